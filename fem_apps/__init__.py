@@ -1,0 +1,6 @@
+"""Finite-element applications on DOLFINx, coupled to inverse problems, control and machine learning.
+
+Importing this package loads neither DOLFINx nor JAX.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,186 @@
+"""Cases: TOML files checked against the pydantic model of their kind, and the catalogue of kinds.
+
+Nothing here imports DOLFINx, PETSc or JAX.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fem_apps.errors import CaseError
+
+
+class Table(BaseModel):
+    """A table of a case: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Case(Table):
+    """What every case has, whatever its kind."""
+
+    kind: str = Field(description="the application, a name that `fem-apps list` prints")
+    name: str = Field("", description="name of the run folder; the case file's own name if empty")
+    title: str = Field("", description="one line for people, shown in pictures and tables")
+    seed: int = Field(0, ge=0, description="seed of everything random")
+    folder: Path = Field(Path("."), exclude=True, description="where relative files are looked for: the case's folder")
+
+    def file(self, path: str | Path) -> Path:
+        """The path of a data file that the case names, relative to the case's own folder.
+
+        Raises:
+            CaseError: no such file.
+        """
+        found = (self.folder / path).resolve()
+        if not found.is_file():
+            raise CaseError(f"no file {found} (the case names {str(path)!r}, relative to {self.folder.resolve()})")
+        return found
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of case: the module with its `Case` model and its `run(case, run) -> metrics`."""
+
+    module: str
+    summary: str
+    scalar: Literal["real", "complex", "any"] = "real"
+
+
+KINDS: dict[str, Kind] = {
+    "aggregation-diffusion": Kind(
+        "fem_apps.problems.aggregation_diffusion",
+        "d_t rho = div(rho grad(H'(rho) + V + W*rho)): structure-preserving gradient flow of a density",
+    ),
+}
+
+
+def application(kind: str) -> Any:
+    """The module of a kind, imported."""
+    if kind not in KINDS:
+        raise CaseError(f"kind = {kind!r} is not known; known: {', '.join(sorted(KINDS))}")
+    return import_module(KINDS[kind].module)
+
+
+def read(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The raw tables of a case file with `table.key=value` overrides put in.
+
+    Raises:
+        CaseError: no such file, not TOML, an override that is not `table.key=value`.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as f:
+            raw = tomllib.load(f)
+    except FileNotFoundError:
+        raise CaseError(f"no case file {path}") from None
+    except (OSError, UnicodeDecodeError) as e:
+        raise CaseError(f"cannot read {path}: {e}") from None
+    except tomllib.TOMLDecodeError as e:
+        raise CaseError(f"{path} is not TOML: {e}") from None
+    for override in overrides:
+        _set(raw, override)
+    if not isinstance(raw.get("kind"), str):
+        raise CaseError(f"{path}: the key 'kind' is missing; known kinds: {', '.join(sorted(KINDS))}")
+    raw["folder"] = path.parent
+    raw["name"] = raw.get("name") or path.stem
+    return raw
+
+
+def _set(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise CaseError(f"--set {override!r}: give table.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string
+    *tables, last = key.strip().split(".")
+    node: Any = raw
+    for name in tables:
+        if isinstance(node, list):
+            node = _entry(node, name, override)
+        else:
+            node = node.setdefault(name, {})
+        if not isinstance(node, dict | list):
+            raise CaseError(f"--set {override!r}: {name!r} is a value, not a table")
+    if isinstance(node, list):
+        _entry(node, last, override)
+        node[int(last)] = value
+    else:
+        node[last] = value
+
+
+def _entry(node: list[Any], name: str, override: str) -> Any:
+    if not name.isdigit() or int(name) >= len(node):
+        raise CaseError(f"--set {override!r}: {name!r} is not an index from 0 to {len(node) - 1}")
+    return node[int(name)]
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Any:
+    """Read, override and validate a case file; the result is the `Case` of its kind.
+
+    Raises:
+        CaseError: names each wrong key, its value and what is allowed.
+    """
+    raw = read(path, overrides)
+    return validate(raw, str(path))
+
+
+def validate(raw: dict[str, Any], where: str = "case") -> Any:
+    """The raw tables as the `Case` of their kind. Raises CaseError."""
+    model = application(raw["kind"]).Case
+    try:
+        return model.model_validate(raw)
+    except ValidationError as e:
+        raise CaseError(f"{where}: " + "; ".join(_explain(model, err) for err in e.errors())) from None
+
+
+def _explain(model: type[BaseModel], error: Any) -> str:
+    loc = [p for p in error["loc"] if p != "folder"]
+    key = ".".join(str(p) for p in loc) or "case"
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(model, loc[:-1])
+        return f"unknown key {key!r}" + (f"; allowed here: {', '.join(known)}" if known else "")
+    if error["type"] == "missing":
+        return f"the key {key!r} is missing"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    value = error.get("input")
+    shown = repr(value) if not isinstance(value, dict | list | BaseModel) else "this table"
+    return f"{key} = {shown}: {message[0].lower()}{message[1:]}"
+
+
+def _known_keys(model: Any, loc: Sequence[Any]) -> list[str]:
+    """Keys allowed at a place of a model; empty where the place is a union of tables."""
+    for p in loc:
+        if isinstance(p, int):
+            continue
+        field = getattr(model, "model_fields", {}).get(p)
+        if field is None:
+            tagged = [m for m in _tables(model) if _tag(m) == p]
+            if not tagged:
+                return []
+            model = tagged[0]
+            continue
+        tables = _tables(field.annotation)
+        model = tables[0] if len(tables) == 1 else field.annotation
+    return [k for k in getattr(model, "model_fields", {}) if k != "folder"]
+
+
+def _tables(annotation: Any) -> list[Any]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) is None:
+        return []
+    return [t for a in get_args(annotation) for t in _tables(a)]
+
+
+def _tag(model: Any) -> Any:
+    field = model.model_fields.get("type")
+    return get_args(field.annotation)[0] if field is not None and get_args(field.annotation) else None

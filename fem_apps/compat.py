@@ -1,0 +1,73 @@
+"""Every difference between DOLFINx 0.9, 0.10 and 0.11, and between PETSc builds, in one place."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+OLDEST, NEWEST = (0, 9), (0, 11)
+
+
+def dolfinx_version() -> tuple[int, int]:
+    """(major, minor) of the DOLFINx that is loaded."""
+    import dolfinx
+
+    major, minor = dolfinx.__version__.split(".")[:2]
+    return int(major), int(minor)
+
+
+def value_of(x: Any) -> Any:
+    """x, or x() where this version has a method for what is a property in a later one."""
+    return x() if callable(x) else x
+
+
+def shared_facet_partitioner() -> Any:
+    """Cell partitioner with ghost cells across shared facets, as interior-facet integrals need."""
+    from dolfinx.mesh import GhostMode, create_cell_partitioner
+
+    try:
+        return create_cell_partitioner(GhostMode.shared_facet, 2)
+    except TypeError:
+        return create_cell_partitioner(GhostMode.shared_facet)
+
+
+def coordinate_element(mesh: Any) -> Any:
+    """The element that maps the reference cell to each cell."""
+    g = mesh.geometry
+    return g.cmaps[0] if hasattr(g, "cmaps") else g.cmap
+
+
+def geometry_dofmap(mesh: Any) -> np.ndarray:
+    """Geometry nodes of each local cell, shape (cells, nodes a cell)."""
+    g = mesh.geometry
+    return g.dofmaps[0] if hasattr(g, "dofmaps") else g.dofmap
+
+
+def interpolation_points(V: Any) -> np.ndarray:
+    """Reference points at which an expression is evaluated to interpolate it into V."""
+    return value_of(V.element.interpolation_points)
+
+
+def complex_environment() -> dict[str, str] | None:
+    """Environment that makes a new Python load the complex PETSc; None where there is none here.
+
+    It has to be set before Python starts: Debian's path file and the containers' PYTHONPATH choose
+    the build while the interpreter comes up.
+    """
+    debian = Path("/usr/lib/petscdir/petsc-complex")
+    if debian.is_dir():
+        return {"PETSC_DIR": str(debian)}
+    container = sorted(Path("/usr/local/dolfinx-complex/lib").glob("python3*/dist-packages"))
+    if container:
+        old = [p for p in os.environ.get("PYTHONPATH", "").split(":") if p and "dolfinx-real" not in p]
+        return {"PETSC_ARCH": "linux-gnu-complex128-32", "PYTHONPATH": ":".join([str(container[0]), *old])}
+    return None
+
+
+def has_module(name: str) -> bool:
+    """Whether a module can be imported, without importing it."""
+    return importlib.util.find_spec(name) is not None
