@@ -1,0 +1,1 @@
+"""What a run writes: fields, history, checkpoint, summary, pictures."""

@@ -1,0 +1,1 @@
+"""Forward problems; they never know who calls them."""
