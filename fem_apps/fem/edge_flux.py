@@ -30,8 +30,8 @@ LIMIT = 2.0
 NEAR = 1e-5
 
 
-@njit(cache=True)
-def edge(ri, rj, Pi, Pj, Hi, Hj, dPi, dPj, dphi, a, diffuse, upwind, clip):  # type: ignore[no-untyped-def]
+@njit(cache=True, error_model="numpy")
+def edge(ri, rj, Pi, Pj, Hi, Hj, dPi, dPj, dphi, a, upwind, clip):  # type: ignore[no-untyped-def]
     """f_ij, its derivatives by rho_i and rho_j, and theta M, its derivative by phi_i - phi_j.
 
     ri, rj are the non-negative parts; P, H, dP are the pressure, H' and P' there; dphi = phi_i - phi_j.
@@ -42,7 +42,7 @@ def edge(ri, rj, Pi, Pj, Hi, Hj, dPi, dPj, dphi, a, diffuse, upwind, clip):  # t
     mean = 0.5 * (ri + rj)
     if mean == 0.0:  # the one-sided derivatives of an empty edge: only inflow changes it
         return 0.0, max(dxi, 0.0) + dPi, min(dxi, 0.0) - dPj, 0.0
-    if not diffuse or abs(ri - rj) <= NEAR * mean:
+    if Hi == Hj or abs(ri - rj) <= NEAR * mean:
         M = mean
         f, fi, fj = M * dxi, 0.5 * dxi + dPi, 0.5 * dxi - dPj
     else:
@@ -64,8 +64,8 @@ def edge(ri, rj, Pi, Pj, Hi, Hj, dPi, dPj, dphi, a, diffuse, upwind, clip):  # t
     return f, fi, fj, M
 
 
-@njit(cache=True)
-def assemble(indptr, cols, weight, r, P, H, dP, phi, diffuse, upwind, clip, outflow, diagonal, off, drift):  # type: ignore[no-untyped-def]
+@njit(cache=True, error_model="numpy")
+def assemble(indptr, cols, weight, r, P, H, dP, phi, upwind, clip, outflow, diagonal, off, drift):  # type: ignore[no-untyped-def]
     """Row by row: outflow_i = sum_j F_ij, its derivatives, and the weights theta a M of drift.
 
     The CSR arrays are those of a NodeGraph; r, P, H, dP, phi have the ghosts appended. Fills outflow,
@@ -80,7 +80,7 @@ def assemble(indptr, cols, weight, r, P, H, dP, phi, diffuse, upwind, clip, outf
         for k in range(indptr[i], indptr[i + 1]):
             j, a = cols[k], weight[k]
             f, fi, fj, M = edge(
-                r[i], r[j], P[i], P[j], H[i], H[j], dP[i], dP[j], phi[i] - phi[j], a, diffuse, upwind, clip
+                r[i], r[j], P[i], P[j], H[i], H[j], dP[i], dP[j], phi[i] - phi[j], a, upwind, clip
             )
             out += a * f
             diag += a * fi
@@ -92,7 +92,7 @@ def assemble(indptr, cols, weight, r, P, H, dP, phi, diffuse, upwind, clip, outf
     return work
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def drift_apply(indptr, cols, drift, w, out):  # type: ignore[no-untyped-def]
     """out_i = sum_j drift_ij (w_i - w_j); w has the ghosts appended."""
     for i in range(len(out)):

@@ -139,7 +139,6 @@ class EdgeSolver:
             r,
             *self.H.fields(r),
             g.with_ghosts(phi),
-            bool(self.H.terms),
             self.scheme.mobility == "upwind",
             self.clip,
             self._outflow,
