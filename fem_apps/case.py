@@ -88,7 +88,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         _set(raw, override)
     if not isinstance(raw.get("kind"), str):
         raise CaseError(f"{path}: the key 'kind' is missing; known kinds: {', '.join(sorted(KINDS))}")
-    raw["folder"] = path.parent
+    raw.setdefault("folder", str(path.parent.resolve()))
     raw["name"] = raw.get("name") or path.stem
     return raw
 
@@ -135,7 +135,15 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Any:
 
 def validate(raw: dict[str, Any], where: str = "case") -> Any:
     """The raw tables as the `Case` of their kind. Raises CaseError."""
-    model = application(raw["kind"]).Case
+    return parse_table(application(raw["kind"]).Case, raw, where)
+
+
+def parse_table[T: BaseModel](model: type[T], raw: dict[str, Any], where: str) -> T:
+    """A raw table as its model; errors name each wrong key, its value and what is allowed.
+
+    Raises:
+        CaseError: unknown key, wrong type, value out of range.
+    """
     try:
         return model.model_validate(raw)
     except ValidationError as e:
