@@ -1,0 +1,23 @@
+// L-shape [-size, size]^2 without its quarter x > 0, y < 0; triangles of size h, of h_corner at the re-entrant corner.
+DefineConstant[ h = {0.05, Min 1e-9, Name "h"}, size = {1, Min 1e-9, Name "size"}, h_corner = {h, Min 1e-9, Name "h_corner"} ];
+Point(1) = {0, 0, 0, h_corner};
+Point(2) = {size, 0, 0, h};
+Point(3) = {size, size, 0, h};
+Point(4) = {-size, size, 0, h};
+Point(5) = {-size, -size, 0, h};
+Point(6) = {0, -size, 0, h};
+Line(1) = {1, 2};
+Line(2) = {2, 3};
+Line(3) = {3, 4};
+Line(4) = {4, 5};
+Line(5) = {5, 6};
+Line(6) = {6, 1};
+Curve Loop(1) = {1:6};
+Plane Surface(1) = {1};
+Physical Curve("corner") = {1, 6};
+Physical Curve("right") = {2};
+Physical Curve("top") = {3};
+Physical Curve("left") = {4};
+Physical Curve("bottom") = {5};
+Physical Surface("domain") = {1};
+Mesh.Algorithm = 6;

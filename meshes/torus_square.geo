@@ -1,0 +1,20 @@
+// Flat torus [x0, x0 + width) x [y0, y0 + height): opposite sides have matching nodes; triangles of size h.
+DefineConstant[ h = {0.05, Min 1e-9, Name "h"}, width = {1, Min 1e-9, Name "width"}, height = {width, Min 1e-9, Name "height"}, x0 = 0, y0 = 0 ];
+Point(1) = {x0, y0, 0, h};
+Point(2) = {x0 + width, y0, 0, h};
+Point(3) = {x0 + width, y0 + height, 0, h};
+Point(4) = {x0, y0 + height, 0, h};
+Line(1) = {1, 2};
+Line(2) = {2, 3};
+Line(3) = {4, 3};
+Line(4) = {1, 4};
+Curve Loop(1) = {1, 2, -3, -4};
+Plane Surface(1) = {1};
+Periodic Curve{2} = {4} Translate{width, 0, 0};
+Periodic Curve{3} = {1} Translate{0, height, 0};
+Physical Curve("bottom") = {1};
+Physical Curve("right") = {2};
+Physical Curve("top") = {3};
+Physical Curve("left") = {4};
+Physical Surface("domain") = {1};
+Mesh.Algorithm = 6;
