@@ -1,0 +1,1 @@
+"""What every problem shares: expressions, integrals, point evaluation, solvers, time steps."""
