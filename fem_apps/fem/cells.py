@@ -43,6 +43,17 @@ def largest_cell(mesh: Any) -> float:
     return float(mesh.comm.allreduce(float(h), op=MPI.MAX))
 
 
+def tabulate(element: Any, derivatives: int, X: np.ndarray) -> np.ndarray:
+    """Basis functions of a scalar basix element, shape (derivatives, points, basis functions).
+
+    Basix aborts the process when it is given no points.
+    """
+    if len(X) == 0:
+        order = 1 if derivatives == 0 else 1 + X.shape[1]
+        return np.zeros((order, 0, element.dim))
+    return element.tabulate(derivatives, X)[..., 0]
+
+
 @dataclass(frozen=True)
 class CellMap:
     """The maps x = F(X) from the reference cell to cells of a mesh, many (cell, point) pairs at once.
@@ -66,7 +77,7 @@ class CellMap:
 
     def push_forward(self, cells: np.ndarray, X: np.ndarray) -> np.ndarray:
         """x = F(X), shapes (n,), (n, tdim) -> (n, gdim)."""
-        phi = self.element.tabulate(0, X)[0, :, :, 0]
+        phi = tabulate(self.element, 0, X)[0]
         return np.einsum("pn,pnd->pd", phi, self.nodes[self.dofmap[cells]])
 
     def pull_back(self, cells: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -83,7 +94,7 @@ class CellMap:
         a = self.nodes[self.dofmap[cells]]
         scale = np.ptp(a, axis=1).max(axis=1)
         for _ in range(1 if self.affine else 30):
-            tables = self.element.tabulate(1, X)[..., 0]
+            tables = tabulate(self.element, 1, X)
             r = x - np.einsum("pn,pnd->pd", tables[0], a)
             J = np.einsum("kpn,pnd->pdk", tables[1:], a)
             dX = _least_squares(J, r)

@@ -10,7 +10,7 @@ from dolfinx import geometry
 from mpi4py import MPI
 
 from fem_apps.errors import CaseError
-from fem_apps.fem.cells import cell_counts, cell_map, input_cells, largest_cell
+from fem_apps.fem.cells import cell_counts, cell_map, input_cells, largest_cell, tabulate
 
 # In units of the largest cell diameter: a point this near to the mesh is on it, and cells this
 # much apart in distance are equally near.
@@ -211,7 +211,7 @@ class PointEvaluator:
             return None, bs
         key = V._cpp_object
         if key not in self._tables:
-            phi = V.element.basix_element.tabulate(0, self._X)[0, :, :, 0]
+            phi = tabulate(V.element.basix_element, 0, self._X)[0]
             dofs = V.dofmap.list[self._cells]
             offsets = np.arange(len(self._rows) + 1) * dofs.shape[1]
             index_map = V.dofmap.index_map
