@@ -99,16 +99,16 @@ class NodeGraph:
             v.destroy()
         u.x.scatter_forward()
 
+    def from_function(self, u: fem.Function) -> np.ndarray:
+        """Nodal values of a Function of V that has the same value on all images. Collective."""
+        dofs = u.x.array[: self.V.dofmap.index_map.size_local]
+        return self.from_dofs(dofs) / self.from_dofs(np.ones_like(dofs))
+
     def from_dofs(self, integrals: np.ndarray) -> np.ndarray:
         """Add what belongs to all images of a node: owned dofs of V -> owned nodes. Collective."""
         if self.fold is None:
             return integrals.copy()
-        left, right = self.fold.createVecLeft(), self.fold.createVecRight()
-        left.array_w[:] = integrals
-        self.fold.multTranspose(left, right)
-        out = right.array_r.copy()
-        left.destroy(), right.destroy()
-        return out
+        return _fold_down(self.fold, integrals)
 
 
 def build(mesh: Any, lattice: tuple[tuple[float, ...], ...] = ()) -> NodeGraph:
@@ -131,12 +131,18 @@ def build(mesh: Any, lattice: tuple[tuple[float, ...], ...] = ()) -> NodeGraph:
         fold, x = _fold(mesh.comm, x, lattice)
         whole, S = S, S.PtAP(fold)
         whole.destroy()
-        left, right = fold.createVecLeft(), fold.createVecRight()
-        left.array_w[:] = mass
-        fold.multTranspose(left, right)
-        mass = right.array_r.copy()
-        left.destroy(), right.destroy()
+        mass = _fold_down(fold, mass)
     return _from_stiffness(mesh.comm, V, x, mass, S, lattice, fold)
+
+
+def _fold_down(fold: PETSc.Mat, dofs: np.ndarray) -> np.ndarray:
+    left, right = fold.createVecLeft(), fold.createVecRight()
+    left.array_w[:] = dofs
+    fold.multTranspose(left, right)
+    out = right.array_r.copy()
+    left.destroy()
+    right.destroy()
+    return out
 
 
 def _from_stiffness(

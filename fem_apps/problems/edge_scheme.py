@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 # relative energy increase that counts as one, and how far below 0 rounding may leave a density
 ENERGY_SLACK, NEGATIVE_SLACK = 2e-11, 1e-11
+# share of the new density in rho^*, by the sign of W on functions of zero mass
+THETA = {"negative": 0.0, "positive": 1.0, "indefinite": 0.5}
 SOLVER = {
     "snes_type": "newtonls",
     "snes_linesearch_type": "basic",
@@ -100,8 +102,7 @@ class EdgeSolver:
 
     def __post_init__(self) -> None:
         g, nnz = self.graph, len(self.graph.cols)
-        sign = self.convolution.sign if self.convolution is not None else "negative"
-        self.theta = {"negative": 0.0, "positive": 1.0, "indefinite": 0.5}[sign]
+        self.theta = THETA[self.convolution.sign] if self.convolution is not None else 0.0
         self._outflow, self._diag = np.zeros(g.n), np.zeros(g.n)
         self._off, self._drift = np.zeros(nnz), np.zeros(nnz)
         self._matrix = create(g)
@@ -209,12 +210,7 @@ class EdgeSolver:
                 return self._euler(state, dt)
             finally:
                 self.clip = False
-        error = 0.0
-        if state.past and self.tolerance:
-            before, old, _ = state.past[0]
-            h = state.t - before
-            predicted = state.rho + (dt / h) * (state.rho - old)
-            error = dt / (2 * dt + h) * self._distance(rho, predicted)
+        error = predicted_error(self.graph, state, rho, dt) / (self.mass * self.tolerance) if self.tolerance else 0.0
         return Attempt(new, error, 1, iterations)
 
     def _bdf2(self, state: State, dt: float) -> Attempt[State] | None:
@@ -246,7 +242,7 @@ class EdgeSolver:
             bdf = dt * dt * (dt + h) ** 2 / (6 * (2 * dt + h))
             error = bdf / (bdf + parabola) * self._distance(rho, predicted)
         elif self.tolerance:
-            error = dt / (2 * dt + h) * self._distance(rho, state.rho + q * (state.rho - old))
+            error = predicted_error(self.graph, state, rho, dt) / (self.mass * self.tolerance)
         return Attempt(new, error, 2, iterations)
 
     def _finish(self, state: State, t: float, rho: np.ndarray, tau: float, order: int) -> State:
@@ -266,6 +262,16 @@ class EdgeSolver:
 
     def _distance(self, a: np.ndarray, b: np.ndarray) -> float:
         return self.graph.integral(np.abs(a - b)) / self.mass / self.tolerance
+
+
+def predicted_error(graph: NodeGraph, state: State, rho: np.ndarray, dt: float) -> float:
+    """int |error| of a backward Euler step, from the line through the last two densities; 0 if there are no two."""
+    if not state.past:
+        return 0.0
+    before, old, _ = state.past[0]
+    h = state.t - before
+    line = state.rho + (dt / h) * (state.rho - old)
+    return dt / (2 * dt + h) * graph.integral(np.abs(rho - line))
 
 
 class _WithConvolution:
