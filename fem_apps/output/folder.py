@@ -106,7 +106,7 @@ def _prepare(case: Case, folder: Path, overwrite: bool, restart: bool) -> float:
         if not known or not (folder / "checkpoint").is_dir():
             raise CaseError(f"--restart: {folder} holds no interrupted run (no case.toml or no checkpoint)")
         _same_case(tomllib.loads((folder / "case.toml").read_text()), tomllib.loads(text), folder)
-        earlier = float(read_summary(folder).get("wall_time", {}).get("total", 0.0))
+        earlier = float(read_summary(folder / "summary.json").get("wall_time", {}).get("total", 0.0))
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not overwrite:
             raise CaseError(f"{folder} exists: give --overwrite, --restart, or another --out")
@@ -119,7 +119,7 @@ def _prepare(case: Case, folder: Path, overwrite: bool, restart: bool) -> float:
     except OSError as e:
         raise CaseError(f"cannot write the run folder {folder}: {e.strerror}") from None
     # what a killed run leaves behind is true: it was interrupted
-    write_summary(folder, {"status": "interrupted", "kind": case.kind, "name": case.name, "metrics": {}})
+    write_summary(folder / "summary.json", {"status": "interrupted", "kind": case.kind, "name": case.name, "metrics": {}})
     return earlier
 
 
@@ -158,7 +158,7 @@ def close_run(run: Run, case: Case, status: str, metrics: dict[str, Any], messag
             "wall_time": {**run._phases, "total": run._earlier + total},
             "versions": versions(),
         }
-        write_summary(run.folder, summary)
+        write_summary(run.folder / "summary.json", summary)
         logger = logging.getLogger("fem_apps")
         for handler in list(logger.handlers):
             if isinstance(handler, logging.FileHandler):
