@@ -1,15 +1,15 @@
 """The interaction potential W * rho on unstructured nodes as one symmetric linear operator.
 
-Given nodal masses b_j (m_j rho_j, or the integrals of rho against the basis functions), the operator
-returns (W * mu)_i = sum_j W(x_i, x_j) b_j at the same nodes, in O(N log N) or less. The same operator
-serves the energy 1/2 b.W b and the velocity; it is symmetric to rounding, which the discrete energy
-laws need (Bailo, Carrillo & Hu 2020, arXiv:1811.11502).
+Given nodal masses b_j (m_j rho_j, or the integrals of rho against the basis functions), the
+operator returns (W * mu)_i = sum_j W(x_i, x_j) b_j at the same nodes, in O(N log N) or less. The
+same operator serves the energy 1/2 b.W b and the velocity; it is symmetric to rounding, which the
+discrete energy laws need (Bailo, Carrillo & Hu 2020, arXiv:1811.11502). Three routes:
 
-| route | kernels |
-|---|---|
-| non-uniform FFT (`convolution_nufft`) | Gaussian, power, log, exponential, Yukawa, Morse, table: one transform pair for all |
-| low rank (`convolution_low_rank`) | r^2, r^4, polynomial, cosine; von Mises and wide Gaussians on the circle and sphere |
-| PDE (`convolution_pde`) | screened Poisson, Poisson on the mesh itself |
+* non-uniform FFT (`convolution_nufft`), one transform pair for all of its kernels: Gaussian, power,
+  log, exponential, Yukawa, Morse, table;
+* low rank (`convolution_low_rank`), exact: r^2, r^4, polynomial, cosine; on the unit circle and
+  sphere von Mises and wide Gaussians;
+* PDE (`convolution_pde`): screened Poisson and Poisson on the mesh itself.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Convolution:
 
     Attributes:
         sign: of b.W b on functions of zero mass: "negative" (attraction: W * rho may be explicit),
-            "positive" (implicit), "indefinite" (midpoint). From the Fourier symbol of the kernel, the
+            "positive" (implicit), "indefinite" (midpoint). From the kernel's Fourier symbol, the
             eigenvalues of the core matrix, the strength of a Green's function; where kernels of
             several routes differ in sign, "indefinite". No kernel at all is "negative".
         route: how it is evaluated, one line for the log.
@@ -105,9 +105,9 @@ def make_convolution(
         the operator.
 
     Raises:
-        CaseError: a kernel that does not fit the nodes: not integrable in this dimension, von Mises off
-            the unit sphere, a polynomial or a wrong mode on a torus, a table that is too short, a PDE
-            kernel without its matrix, more modes or a higher rank than memory holds.
+        CaseError: a kernel that does not fit the nodes: not integrable in this dimension, von Mises
+            off the unit sphere, a polynomial or a wrong mode on a torus, a table that is too short,
+            a PDE kernel without its matrix, more modes or a higher rank than memory holds.
     """
     nodes = survey(comm, x, spacing, lattice)
     fourier: list[Kernel] = []
@@ -145,7 +145,7 @@ def _sign(signs: frozenset[int]) -> Sign:
 def dense_sum(
     kernel: Kernel, x: np.ndarray, b: np.ndarray, targets: np.ndarray | None = None
 ) -> np.ndarray:
-    """sum_j W(|x_i - x_j|) b_j by all pairs: the reference of tests and benchmarks, never the default.
+    """sum_j W(|x_i - x_j|) b_j by all pairs: the reference of tests and benchmarks.
 
     Args:
         kernel: a kernel of the distance.

@@ -65,8 +65,8 @@ def survey(
     """Check the nodes and find their extents. Collective.
 
     Raises:
-        CaseError: nodes that are not finite or not (n, 1 to 3), fewer than two, a spacing that is not
-            positive, period vectors that are dependent or of the wrong length.
+        CaseError: nodes that are not finite or not (n, 1 to 3), fewer than two, a spacing that is
+            not positive, period vectors that are dependent or of the wrong length.
     """
     with same_error(comm):
         x = np.ascontiguousarray(x, dtype=float)
