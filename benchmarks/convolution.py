@@ -2,8 +2,8 @@
 
     ./run_mpi.sh python3 benchmarks/convolution.py [--nodes 66049 100000 1000000] [--threads 2]
 
-One process, the tasks of a size taken in turn, best of the rounds of each (wall). The direct sums run
-over a subset of target rows against all sources and are scaled by rows; their cost is exactly
+One process, the tasks of a size taken in turn, best of the rounds of each (wall). The direct sums
+run over a subset of target rows against all sources and are scaled by rows; their cost is exactly
 proportional to it. The compiled sum is numba with fastmath and parallel rows on `--threads` cores;
 ours runs on one core and on as many. Before timing, ours is compared with the direct sum on the
 subset. What is made once (plans, tables) is timed apart.
@@ -109,7 +109,8 @@ def compare(kernel: Kernel, n: int) -> None:
         f"numba, {arguments.threads} threads, {len(some)} rows scaled: {numba_full:.1f} s "
         f"({1e9 * numba_full / n**2:.2f} ns a pair), ratio {numba_full / t['ours 1']:.0f} "
         f"(1 thread of ours) {numba_full / t['ours n']:.0f} (equal threads) | "
-        f"numpy, {len(few)} rows scaled: {numpy_full:.0f} s, ratio {numpy_full / t['ours 1']:.0f} | "
+        f"numpy, {len(few)} rows scaled: {numpy_full:.0f} s, "
+        f"ratio {numpy_full / t['ours 1']:.0f} | "
         f"difference {error:.1e} | {one.route} | load {os.getloadavg()[0]:.1f}, "
         f"finufft {finufft.__version__}, numba {numba.__version__}",
         flush=True,

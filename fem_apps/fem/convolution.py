@@ -6,7 +6,7 @@ same operator serves the energy 1/2 b.W b and the velocity; it is symmetric to r
 discrete energy laws need (Bailo, Carrillo & Hu 2020, arXiv:1811.11502). Three routes:
 
 * non-uniform FFT (`convolution_nufft`), one transform pair for all of its kernels: Gaussian, power,
-  log, exponential, Yukawa, Morse, table;
+  log, exponential, Yukawa, Morse, table; in the arc length on a circle (`convolution_circle`);
 * low rank (`convolution_low_rank`), exact: r^2, r^4, polynomial, cosine; on the unit circle and
   sphere von Mises and wide Gaussians;
 * PDE (`convolution_pde`): screened Poisson and Poisson on the mesh itself.
@@ -22,11 +22,12 @@ from typing import Any, Literal
 import numpy as np
 from mpi4py import MPI
 
+from fem_apps.fem.convolution_circle import unrolled
 from fem_apps.fem.convolution_low_rank import Features, as_gaussian, features, low_rank_pass
 from fem_apps.fem.convolution_nodes import survey
 from fem_apps.fem.convolution_nufft import fourier_pass
 from fem_apps.fem.convolution_pde import merge, pde_pass
-from fem_apps.fem.kernels import Kernel, Poisson, ScreenedPoisson, VonMises, radial
+from fem_apps.fem.kernels import Gaussian, Kernel, Poisson, ScreenedPoisson, VonMises, radial
 from fem_apps.mpi import same_error
 
 Sign = Literal["negative", "positive", "indefinite"]
@@ -124,6 +125,11 @@ def make_convolution(
             else:
                 fourier.append(as_gaussian(kernel) if isinstance(kernel, VonMises) else kernel)
     passes: list[Any] = []
+    if fourier:
+        rough = [k for k in fourier if not isinstance(k, Gaussian)]
+        if rough and nodes.dim == 2 and nodes.sphere and not len(nodes.lattice):
+            passes.append(fourier_pass(unrolled(nodes), rough, tol, threads))
+            fourier = [k for k in fourier if isinstance(k, Gaussian)]
     if fourier:
         passes.append(fourier_pass(nodes, fourier, tol, threads))
     if finite:

@@ -40,6 +40,7 @@ import numpy as np
 from mpi4py import MPI
 
 from fem_apps.errors import CaseError
+from fem_apps.fem.convolution_circle import circle_symbol
 from fem_apps.fem.convolution_nodes import Nodes
 from fem_apps.fem.convolution_symbols import (
     Symbol,
@@ -112,7 +113,7 @@ def fourier_pass(nodes: Nodes, kernels: Sequence[Kernel], tol: float, threads: i
 
     dim = nodes.dim
     for kernel in kernels:
-        check_integrable(kernel, dim)
+        check_integrable(kernel, dim - (nodes.sphere > 0))
     box, window = _box(nodes, kernels, tol * 1e-2)
     parts = [_component(nodes, k, window, tol * 1e-2) for k in kernels]
     k_max = max(p.k_end for p in parts)
@@ -147,7 +148,7 @@ def fourier_pass(nodes: Nodes, kernels: Sequence[Kernel], tol: float, threads: i
         plan.setpts(*(np.ascontiguousarray(a) for a in angles))
     phase = np.exp(-1j * (shape[0] // 2) * angles[0])
     names = " + ".join(getattr(one, "type", "?") for one in kernels)
-    space = "torus" if len(nodes.lattice) else "free space"
+    space = "circle" if nodes.circle else "torus" if len(nodes.lattice) else "free space"
     route = f"{names}: NUFFT, {space}, {' x '.join(map(str, shape))} half modes"
     return FourierPass(nodes.comm, plan, phase, symbol, signs, route)
 
@@ -194,6 +195,8 @@ def _rough(kernel: Kernel) -> bool:
 
 def _component(nodes: Nodes, kernel: Kernel, window: tuple[float, float], tol: float) -> _Component:
     dim, torus = nodes.dim, len(nodes.lattice) == nodes.dim
+    if nodes.circle:
+        return _on_circle(nodes, kernel)
     closed = whole_space(kernel, dim)
     if isinstance(kernel, Gaussian):
         assert closed is not None
@@ -214,16 +217,37 @@ def _component(nodes: Nodes, kernel: Kernel, window: tuple[float, float], tol: f
     return _Component(lambda k: smooth(k) * symbol(k), lambda k: smooth(k) * exact(k), k_end)
 
 
+def _on_circle(nodes: Nodes, kernel: Kernel) -> _Component:
+    if isinstance(kernel, Tabulated):
+        _check_covers(nodes, kernel, 2 * nodes.circle)
+    k_end = K_END / nodes.spacing
+    raw, smooth = circle_symbol(kernel, nodes.circle, k_end), mollifier(EPSILON * nodes.spacing)
+
+    def symbol(k: np.ndarray) -> np.ndarray:
+        return smooth(k) * raw(k)
+
+    return _Component(symbol, symbol, k_end, 1e-13 * float(np.abs(raw(np.arange(99))).max()))
+
+
+def _check_covers(nodes: Nodes, kernel: Tabulated, diameter: float) -> None:
+    if kernel.r[0] > nodes.spacing:
+        raise CaseError(
+            f"interaction: the table starts at r = {kernel.r[0]:g}, "
+            f"above the node spacing {nodes.spacing:g}"
+        )
+    if kernel.r[-1] < diameter * (1 - 1e-12):
+        raise CaseError(
+            f"interaction: the table ends at r = {kernel.r[-1]:g}, "
+            f"below the diameter {diameter:g} of the nodes"
+        )
+
+
 def _tabulated(
     nodes: Nodes, kernel: Tabulated, window: tuple[float, float], k_end: float, smooth: Symbol
 ) -> _Component:
     W, end = radial(kernel, nodes.dim), kernel.r[-1]
-    if kernel.r[0] > nodes.spacing:
-        raise CaseError(
-            f"interaction: the table starts at r = {kernel.r[0]:g}, above the node spacing "
-            f"{nodes.spacing:g}"
-        )
     inner, width = window
+    _check_covers(nodes, kernel, 0.0 if len(nodes.lattice) else inner)
     if len(nodes.lattice):
         if abs(kernel.W[-1]) > 1e-3 * max(map(abs, kernel.W)):
             raise CaseError(
@@ -231,10 +255,6 @@ def _tabulated(
                 f"W({end:g}) = {kernel.W[-1]:g}"
             )
         inner, width = 0.9 * end, 0.1 * end
-    elif end < inner * (1 - 1e-12):
-        raise CaseError(
-            f"interaction: the table ends at r = {end:g}, below the diameter {inner:g} of the nodes"
-        )
     k_table = k_end * np.sqrt(nodes.dim) * 1.3
     raw = windowed(W, nodes.dim, inner, width, k_table, fine=12)
     # a table of a smooth kernel needs no mollifier: its symbol has died out before the modes end

@@ -114,7 +114,7 @@ def windowed(
         |k| in [0, k_max] -> symbol.
     """
     outer = inner + width
-    r, weight = _graded_rule(dim, outer, min(2 * np.pi / k_max, outer / 8, width / 2), exponent)
+    r, weight = graded_rule(dim, outer, min(2 * np.pi / k_max, outer / 8, width / 2), exponent)
     values = weight * W(r) * erfc(EDGE * (2 * (r - inner) / width - 1)) / 2
     step = 2 * np.pi / outer / fine
     k = step * np.arange(int(np.ceil(k_max / step)) + 12)
@@ -133,7 +133,7 @@ def _transform(dim: int, kr: np.ndarray) -> np.ndarray:
     return 4 * np.pi * np.sinc(kr / np.pi)
 
 
-def _graded_rule(
+def graded_rule(
     dim: int, outer: float, panel: float, exponent: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Nodes and weights of int_0^outer f(r) r^(dim-1) dr for f = r^exponent (or log r) x smooth."""

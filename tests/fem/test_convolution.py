@@ -220,6 +220,52 @@ def test_gaussian_on_the_sphere(width):
     assert ("low rank" in W.route) == (width > 0.5)
 
 
+@pytest.mark.parametrize("radius", [1.0, 3.0])
+def test_log_on_a_circle(radius):
+    """The uniform density has the potential 2 pi R log R, cos(n t) the eigenvalue -pi R / n."""
+    n = 240
+    t = 2 * np.pi * np.arange(n) / n
+    x = radius * np.stack([np.cos(t), np.sin(t)], axis=1)
+    h = radius * 2 * np.pi / n
+    W = make_convolution(SELF, [K.Log()], x, spacing=h)
+    assert np.allclose(W(np.full(n, h)), 2 * np.pi * radius * np.log(radius), atol=1e-8)
+    assert np.allclose(W(h * np.cos(3 * t)), -np.pi * radius / 3 * np.cos(3 * t), atol=1e-4)
+    assert W.sign == "negative"
+    with pytest.raises(CaseError, match="not integrable in 1 dimension"):
+        make_convolution(SELF, [K.Power(exponent=-1.0)], x, spacing=h)
+
+
+def test_kernels_on_a_circle_without_symmetry():
+    """Morse and a table of it on random nodes, the second by its rows."""
+    x = on_sphere(2)
+    b = np.random.default_rng(2).normal(size=len(x))
+    r = np.linspace(0, 2, 200)
+    morse = K.Morse(C_r=2.0, l_r=0.5)
+    table = K.Tabulated(r=tuple(r), W=tuple(K.radial(morse, 2)(r)))
+    found = [make_convolution(SELF, [k], x, spacing=0.01)(b) for k in (morse, table)]
+    exact = dense_sum(morse, x, b)
+    assert np.abs(found[0] - exact).max() < 0.03 * np.abs(exact).max()
+    assert np.abs(found[0] - found[1]).max() < 1e-5 * np.abs(exact).max()
+    with pytest.raises(CaseError, match="below the diameter 2"):
+        make_convolution(SELF, [K.Tabulated(r=(0, 0.5, 1, 1.5), W=(1, 0, 0, 0))], x, spacing=0.1)
+
+
+def test_log_on_the_sphere():
+    """The uniform density of the unit sphere has the potential 4 pi (log 2 - 1/2); second order."""
+    errors = []
+    for n in (500, 2000):
+        i = np.arange(n) + 0.5
+        z, turn = 1 - 2 * i / n, np.pi * (1 + 5**0.5) * i
+        x = np.stack(
+            [np.sqrt(1 - z**2) * np.cos(turn), np.sqrt(1 - z**2) * np.sin(turn), z], axis=1
+        )
+        W = make_convolution(SELF, [K.Log()], x, spacing=(4 * np.pi / n) ** 0.5)
+        u = W(np.full(n, 4 * np.pi / n))
+        errors.append(np.abs(u - 4 * np.pi * (np.log(2) - 0.5)).max())
+    assert order(errors) > 1.9
+    assert errors[-1] < 0.05
+
+
 def test_cosine():
     x, b = cloud(2)
     W = make_convolution(SELF, [K.Cosine(wave_vector=(1.5, -0.5), strength=2.0)], x, spacing=0.2)
