@@ -99,7 +99,8 @@ def make_convolution(
         lattice: period vectors of a flat torus in rows; empty in free space.
         stiffness: PETSc Mat (grad u, grad v) of P1 functions, for the PDE kernels.
         mass: owned lumped masses, for the PDE kernels.
-        tol: accuracy of the transforms and expansions relative to the largest potential.
+        tol: accuracy of the transforms and expansions relative to max|W| sum|b|; not below 1e-9
+            for kernels with a kink or a pole, which are mollified anyway.
         threads: OpenMP threads of the transforms on each rank.
 
     Returns:

@@ -2,8 +2,8 @@
 
 On a curve in the plane a kernel sees the chord, and a mollifier of the plane would shift the
 potential of a pole by O(spacing). On a circle of radius R the kernel is
-f(s) = W(2 R sin(|s| / 2R)) of the arc length s, the convolution is one-dimensional and periodic, and
-its eigenvalues are the Fourier coefficients of f, whose signs give the sign class exactly.
+f(s) = W(2 R sin(|s| / 2R)) of the arc length s, the convolution is one-dimensional and periodic,
+and its eigenvalues are the Fourier coefficients of f, whose signs give the sign class exactly.
 """
 
 from __future__ import annotations

@@ -15,10 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import comb, factorial
+from typing import Any
 
 import numpy as np
 from mpi4py import MPI
-from scipy.linalg import block_diag
+from scipy.sparse import block_diag
 from scipy.special import eval_legendre, sph_harm_y_all
 
 from fem_apps.errors import CaseError
@@ -51,7 +52,9 @@ class Features:
     def signs(self) -> frozenset[int]:
         """Signs of the eigenvalues of C without its constant feature."""
         keep = np.arange(len(self.core)) != self.constant
-        values = np.linalg.eigvalsh(self.core[np.ix_(keep, keep)])
+        C = self.core[np.ix_(keep, keep)]
+        diagonal = np.count_nonzero(C) == np.count_nonzero(np.diag(C))
+        values = np.diag(C) if diagonal else np.linalg.eigvalsh(C)
         scale = np.abs(values).max(initial=0.0)
         return frozenset(int(s) for s in np.unique(np.sign(values[np.abs(values) > 1e-13 * scale])))
 
@@ -62,7 +65,7 @@ class LowRankPass:
 
     comm: MPI.Comm
     phi: np.ndarray
-    core: np.ndarray
+    core: Any
     signs: frozenset[int]
     route: str
 
@@ -90,7 +93,9 @@ def low_rank_pass(nodes: Nodes, parts: Sequence[Features]) -> LowRankPass:
     phi = np.ascontiguousarray(np.hstack([p.phi() for p in parts]))
     signs = frozenset().union(*(p.signs() for p in parts))
     route = " + ".join(p.name for p in parts) + f": low rank {rank}"
-    return LowRankPass(nodes.comm, phi, block_diag(*(p.core for p in parts)), signs, route)
+    return LowRankPass(
+        nodes.comm, phi, block_diag([p.core for p in parts], format="csr"), signs, route
+    )
 
 
 def features(nodes: Nodes, kernel: Kernel, tol: float) -> Features | None:
@@ -250,12 +255,11 @@ def _zonal(
     a, weight = (
         _circle_coefficients(f, limit + 1) if nodes.dim == 2 else _sphere_coefficients(f, limit + 1)
     )
-    size = np.abs(a) * weight
-    tail = np.cumsum(size[::-1])[::-1]  # bounds what is left out from degree l on
-    small = np.flatnonzero(tail <= tol * 1e-2 * np.abs(f(np.linspace(-1, 1, 101))).max())
-    if not len(small):
+    # the terms fall faster than any geometric series: the last one above the tolerance is the degree
+    scale = np.abs(f(np.linspace(-1, 1, 101))).max()
+    degree = max(1, int(np.flatnonzero(np.abs(a) * weight > 1e-2 * tol * scale)[-1]))
+    if degree > limit:
         return None
-    degree = max(int(small[0]) - 1, 1)
     a = a[: degree + 1]
     if nodes.dim == 2:
         angle = np.arctan2(nodes.x[:, 1], nodes.x[:, 0])
