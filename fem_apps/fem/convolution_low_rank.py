@@ -253,9 +253,9 @@ def _zonal(
 ) -> Features | None:
     """f(x.y) on the unit circle or sphere; None if the tolerance needs more than the limit."""
     a, weight = (
-        _circle_coefficients(f, limit + 1) if nodes.dim == 2 else _sphere_coefficients(f, limit + 1)
+        _circle_coefficients(f, limit + 3) if nodes.dim == 2 else _sphere_coefficients(f, limit + 3)
     )
-    # the terms fall faster than any geometric series: the last one above the tolerance is the degree
+    # terms fall faster than any geometric series: the last one above the tolerance counts
     scale = np.abs(f(np.linspace(-1, 1, 101))).max()
     degree = max(1, int(np.flatnonzero(np.abs(a) * weight > 1e-2 * tol * scale)[-1]))
     if degree > limit:
