@@ -1,15 +1,15 @@
 """The interaction potential W * rho on unstructured nodes as one symmetric linear operator.
 
-Given nodal masses b_j (m_j rho_j, or the integrals of rho against the basis functions), the operator
-returns (W * mu)_i = sum_j W(x_i, x_j) b_j at the same nodes, in O(N log N) or less. The same operator
-serves the energy 1/2 b.W b and the velocity; it is symmetric to rounding, which the discrete energy
-laws need (Bailo, Carrillo & Hu 2020, arXiv:1811.11502).
+Given nodal masses b_j (m_j rho_j, or the integrals of rho against the basis functions), the
+operator returns (W * mu)_i = sum_j W(x_i, x_j) b_j at the same nodes, in O(N log N) or less. The
+same operator serves the energy 1/2 b.W b and the velocity; it is symmetric to rounding, which the
+discrete energy laws need (Bailo, Carrillo & Hu 2020, arXiv:1811.11502). Three routes:
 
-| route | kernels |
-|---|---|
-| non-uniform FFT (`convolution_nufft`) | Gaussian, power, log, exponential, Yukawa, Morse, table: one transform pair for all |
-| low rank (`convolution_low_rank`) | r^2, r^4, polynomial, cosine; von Mises and wide Gaussians on the circle and sphere |
-| PDE (`convolution_pde`) | screened Poisson, Poisson on the mesh itself |
+* non-uniform FFT (`convolution_nufft`), one transform pair for all of its kernels: Gaussian, power,
+  log, exponential, Yukawa, Morse, table; in the arc length on a circle (`convolution_circle`);
+* low rank (`convolution_low_rank`), exact: r^2, r^4, polynomial, cosine; on the unit circle and
+  sphere von Mises and wide Gaussians;
+* PDE (`convolution_pde`): screened Poisson and Poisson on the mesh itself.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from typing import Any, Literal
 import numpy as np
 from mpi4py import MPI
 
+from fem_apps.fem.convolution_circle import unrolled
 from fem_apps.fem.convolution_low_rank import Features, as_gaussian, features, low_rank_pass
 from fem_apps.fem.convolution_nodes import survey
 from fem_apps.fem.convolution_nufft import fourier_pass
 from fem_apps.fem.convolution_pde import merge, pde_pass
-from fem_apps.fem.kernels import Kernel, Poisson, ScreenedPoisson, VonMises, radial
+from fem_apps.fem.kernels import Gaussian, Kernel, Poisson, ScreenedPoisson, VonMises, radial
 from fem_apps.mpi import same_error
 
 Sign = Literal["negative", "positive", "indefinite"]
@@ -40,7 +41,7 @@ class Convolution:
 
     Attributes:
         sign: of b.W b on functions of zero mass: "negative" (attraction: W * rho may be explicit),
-            "positive" (implicit), "indefinite" (midpoint). From the Fourier symbol of the kernel, the
+            "positive" (implicit), "indefinite" (midpoint). From the kernel's Fourier symbol, the
             eigenvalues of the core matrix, the strength of a Green's function; where kernels of
             several routes differ in sign, "indefinite". No kernel at all is "negative".
         route: how it is evaluated, one line for the log.
@@ -98,16 +99,17 @@ def make_convolution(
         lattice: period vectors of a flat torus in rows; empty in free space.
         stiffness: PETSc Mat (grad u, grad v) of P1 functions, for the PDE kernels.
         mass: owned lumped masses, for the PDE kernels.
-        tol: accuracy of the transforms and expansions relative to the largest potential.
+        tol: accuracy of the transforms and expansions relative to max|W| sum|b|; not below 1e-9
+            for kernels with a kink or a pole, which are mollified anyway.
         threads: OpenMP threads of the transforms on each rank.
 
     Returns:
         the operator.
 
     Raises:
-        CaseError: a kernel that does not fit the nodes: not integrable in this dimension, von Mises off
-            the unit sphere, a polynomial or a wrong mode on a torus, a table that is too short, a PDE
-            kernel without its matrix, more modes or a higher rank than memory holds.
+        CaseError: a kernel that does not fit the nodes: not integrable in this dimension, von Mises
+            off the unit sphere, a polynomial or a wrong mode on a torus, a table that is too short,
+            a PDE kernel without its matrix, more modes or a higher rank than memory holds.
     """
     nodes = survey(comm, x, spacing, lattice)
     fourier: list[Kernel] = []
@@ -124,6 +126,11 @@ def make_convolution(
             else:
                 fourier.append(as_gaussian(kernel) if isinstance(kernel, VonMises) else kernel)
     passes: list[Any] = []
+    if fourier:
+        rough = [k for k in fourier if not isinstance(k, Gaussian)]
+        if rough and nodes.dim == 2 and nodes.sphere and not len(nodes.lattice):
+            passes.append(fourier_pass(unrolled(nodes), rough, tol, threads))
+            fourier = [k for k in fourier if isinstance(k, Gaussian)]
     if fourier:
         passes.append(fourier_pass(nodes, fourier, tol, threads))
     if finite:
@@ -145,7 +152,7 @@ def _sign(signs: frozenset[int]) -> Sign:
 def dense_sum(
     kernel: Kernel, x: np.ndarray, b: np.ndarray, targets: np.ndarray | None = None
 ) -> np.ndarray:
-    """sum_j W(|x_i - x_j|) b_j by all pairs: the reference of tests and benchmarks, never the default.
+    """sum_j W(|x_i - x_j|) b_j by all pairs: the reference of tests and benchmarks.
 
     Args:
         kernel: a kernel of the distance.

@@ -3,9 +3,10 @@
 * polynomials in r^2: phi = the monomials of the centred and scaled coordinates (moments);
 * cosines: phi = cos and sin of one wave;
 * zonal kernels f(x.y) on the unit circle and sphere: phi = Fourier modes or spherical harmonics, C
-  diagonal with the eigenvalues of f (Funk 1915, Hecke 1917): on S^1 a_k = int f(cos t) cos(k t) dt, on
-  S^2 a_l = 2 pi int f(t) P_l(t) dt. exp(beta x.y) is zonal, and so is a Gaussian, as
-  |x - y|^2 = 2 - 2 x.y; their a_l fall faster than any exponential, the degree follows from the tolerance.
+  diagonal with the eigenvalues of f (Funk 1915, Hecke 1917): on S^1 a_k = int f(cos t) cos(k t) dt,
+  on S^2 a_l = 2 pi int f(t) P_l(t) dt. exp(beta x.y) is zonal, and so is a Gaussian, as
+  |x - y|^2 = 2 - 2 x.y; their a_l fall faster than any exponential, and the degree follows from
+  the tolerance.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import comb, factorial
+from typing import Any
 
 import numpy as np
 from mpi4py import MPI
-from scipy.linalg import block_diag
+from scipy.sparse import block_diag
 from scipy.special import eval_legendre, sph_harm_y_all
 
 from fem_apps.errors import CaseError
@@ -38,7 +40,7 @@ class Features:
     Attributes:
         phi: function of nothing, gives (n_owned, rank); called once.
         core: C, symmetric, (rank, rank).
-        constant: index of the feature that is constant, which zero-mass functions do not see, or -1.
+        constant: index of the constant feature, which is zero at zero mass, or -1.
         name: for the log.
     """
 
@@ -50,7 +52,9 @@ class Features:
     def signs(self) -> frozenset[int]:
         """Signs of the eigenvalues of C without its constant feature."""
         keep = np.arange(len(self.core)) != self.constant
-        values = np.linalg.eigvalsh(self.core[np.ix_(keep, keep)])
+        C = self.core[np.ix_(keep, keep)]
+        diagonal = np.count_nonzero(C) == np.count_nonzero(np.diag(C))
+        values = np.diag(C) if diagonal else np.linalg.eigvalsh(C)
         scale = np.abs(values).max(initial=0.0)
         return frozenset(int(s) for s in np.unique(np.sign(values[np.abs(values) > 1e-13 * scale])))
 
@@ -61,7 +65,7 @@ class LowRankPass:
 
     comm: MPI.Comm
     phi: np.ndarray
-    core: np.ndarray
+    core: Any
     signs: frozenset[int]
     route: str
 
@@ -82,21 +86,24 @@ def low_rank_pass(nodes: Nodes, parts: Sequence[Features]) -> LowRankPass:
     owned = nodes.comm.allreduce(len(nodes.x), op=MPI.MAX)
     if 8 * owned * rank > MAX_BYTES:
         raise CaseError(
-            f"interaction: rank {rank} on {owned} nodes a rank needs {8e-9 * owned * rank:.1f} GB, above "
+            f"interaction: rank {rank} on {owned} nodes a rank needs {8e-9 * owned * rank:.1f} "
+            "GB, above "
             f"{MAX_BYTES / 1e9:.1f}; use a smaller beta, a coarser mesh or more ranks"
         )
     phi = np.ascontiguousarray(np.hstack([p.phi() for p in parts]))
     signs = frozenset().union(*(p.signs() for p in parts))
     route = " + ".join(p.name for p in parts) + f": low rank {rank}"
-    return LowRankPass(nodes.comm, phi, block_diag(*(p.core for p in parts)), signs, route)
+    return LowRankPass(
+        nodes.comm, phi, block_diag([p.core for p in parts], format="csr"), signs, route
+    )
 
 
 def features(nodes: Nodes, kernel: Kernel, tol: float) -> Features | None:
     """The kernel as phi C phi^T on these nodes, or None if it has no such form of small rank.
 
     Raises:
-        CaseError: a mode that does not fit the torus or needs a circle, nodes off the unit sphere, a
-            polynomial on a torus, a von Mises kernel of too high degree.
+        CaseError: a mode that does not fit the torus or needs a circle, nodes off the unit sphere,
+            a polynomial on a torus, a von Mises kernel of too high degree.
     """
     match kernel:
         case Polynomial(coefficients=c):
@@ -117,7 +124,8 @@ def _polynomial(nodes: Nodes, c: np.ndarray, name: str) -> Features:
     """sum_k c_k |x - y|^(2k) by the binomial expansion in each coordinate."""
     if len(nodes.lattice):
         raise CaseError(
-            f"interaction of type {name!r} is not periodic; on a torus use type = 'cosine' or a kernel that decays"
+            f"interaction of type {name!r} is not periodic; on a torus use type = 'cosine' or a "
+            "kernel that decays"
         )
     dim = nodes.dim
     scale = nodes.diameter / 2
@@ -186,7 +194,8 @@ def _wave_vectors(nodes: Nodes, kernel: Cosine) -> np.ndarray | None:
         turns = periods @ k / (2 * np.pi)
         if np.any(np.abs(turns - np.round(turns)) > 1e-9 * (1 + np.abs(turns))):
             raise CaseError(
-                f"interaction.wave_vector = {list(k)} does not fit the torus (k.a/2pi = {turns.tolist()}); give mode"
+                f"interaction.wave_vector = {list(k)} does not fit the torus (k.a/2pi = "
+                f"{turns.tolist()}); give mode"
             )
         return k[None, :]
     if len(periods):
@@ -195,12 +204,14 @@ def _wave_vectors(nodes: Nodes, kernel: Cosine) -> np.ndarray | None:
             return n[0] * dual
         if len(n) != len(periods):
             raise CaseError(
-                f"interaction.mode = {list(n)}: one integer, or one for each of {len(periods)} periods"
+                f"interaction.mode = {list(n)}: one integer, or one for each of {len(periods)} "
+                "periods"
             )
         return (np.array(n) @ dual)[None, :]
     if dim != 2 or not nodes.sphere or len(n) != 1:
         raise CaseError(
-            f"interaction.mode = {list(n)} needs a torus, or one integer on a circle about the origin; give wave_vector"
+            f"interaction.mode = {list(n)} needs a torus, or one integer on a circle about the "
+            "origin; give wave_vector"
         )
     return None
 
@@ -219,35 +230,36 @@ def _von_mises(nodes: Nodes, strength: float, beta: float, tol: float) -> Featur
             else "not on a circle or sphere about the origin"
         )
         raise CaseError(
-            f"interaction.type = 'von-mises' needs all nodes on the unit circle or sphere to {ON_SPHERE:g}; they are {where}"
+            "interaction.type = 'von-mises' needs all nodes on the unit circle or sphere to "
+            f"{ON_SPHERE:g}; they are {where}"
         )
     limit = _cheap_degree(nodes) if beta > 0 else MAX_DEGREE[nodes.dim]
     found = _zonal(nodes, lambda t: strength * np.exp(beta * t), limit, tol, "von-mises")
     if found is None and beta < 0:
         raise CaseError(
-            f"interaction.beta = {beta:g} needs a degree above {MAX_DEGREE[nodes.dim]} on the sphere; use a smaller |beta|"
+            f"interaction.beta = {beta:g} needs a degree above {MAX_DEGREE[nodes.dim]} on the "
+            "sphere; use a smaller |beta|"
         )
     return found
 
 
 def as_gaussian(kernel: VonMises) -> Gaussian:
-    """exp(beta x.y) with beta > 0 as a Gaussian of the chord: exp(beta) exp(-beta |x - y|^2 / 2)."""
+    """exp(beta x.y), beta > 0, as a Gaussian of the chord: exp(beta) exp(-beta |x - y|^2 / 2)."""
     return Gaussian(strength=kernel.strength * float(np.exp(kernel.beta)), width=kernel.beta**-0.5)
 
 
 def _zonal(
     nodes: Nodes, f: Callable[[np.ndarray], np.ndarray], limit: int, tol: float, name: str
 ) -> Features | None:
-    """f(x.y) on the unit circle or sphere; None if the degree for this tolerance is above the limit."""
+    """f(x.y) on the unit circle or sphere; None if the tolerance needs more than the limit."""
     a, weight = (
-        _circle_coefficients(f, limit + 1) if nodes.dim == 2 else _sphere_coefficients(f, limit + 1)
+        _circle_coefficients(f, limit + 3) if nodes.dim == 2 else _sphere_coefficients(f, limit + 3)
     )
-    size = np.abs(a) * weight
-    tail = np.cumsum(size[::-1])[::-1]  # bounds what is left out from degree l on
-    small = np.flatnonzero(tail <= tol * 1e-2 * np.abs(f(np.linspace(-1, 1, 101))).max())
-    if not len(small):
+    # terms fall faster than any geometric series: the last one above the tolerance counts
+    scale = np.abs(f(np.linspace(-1, 1, 101))).max()
+    degree = max(1, int(np.flatnonzero(np.abs(a) * weight > 1e-2 * tol * scale)[-1]))
+    if degree > limit:
         return None
-    degree = max(int(small[0]) - 1, 1)
     a = a[: degree + 1]
     if nodes.dim == 2:
         angle = np.arctan2(nodes.x[:, 1], nodes.x[:, 0])
@@ -277,7 +289,7 @@ def _circle_coefficients(
 def _sphere_coefficients(
     f: Callable[[np.ndarray], np.ndarray], count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """a_l = 2 pi int_-1^1 f(t) P_l(t) dt, l < count, and the sup norm (2l + 1)/(4 pi) of a term over a_l."""
+    """a_l = 2 pi int_-1^1 f(t) P_l(t) dt, l < count, and the sup norm of a term over a_l."""
     t, w = np.polynomial.legendre.leggauss(2 * count + 20)
     l = np.arange(count)  # noqa: E741
     return 2 * np.pi * eval_legendre(l[:, None], t) @ (w * f(t)), (2 * l + 1) / (4 * np.pi)

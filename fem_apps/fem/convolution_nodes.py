@@ -26,7 +26,9 @@ class Nodes:
         count: number of all nodes.
         spacing: typical node spacing.
         lattice: period vectors in rows, (0 to dim, dim).
+        reach: greatest distance of a node from the middle of the bounding box.
         sphere: radius if all nodes lie on one circle or sphere about the origin, else 0.
+        circle: radius if x is the arc length on a circle, else 0.
     """
 
     comm: MPI.Comm
@@ -36,7 +38,9 @@ class Nodes:
     count: int
     spacing: float
     lattice: np.ndarray
+    reach: float
     sphere: float
+    circle: float = 0.0
 
     @property
     def dim(self) -> int:
@@ -50,8 +54,8 @@ class Nodes:
 
     @property
     def diameter(self) -> float:
-        """Diagonal of the bounding box: no two nodes are further apart."""
-        return float(np.linalg.norm(self.extent))
+        """No two nodes are further apart: diagonal of the box, or twice the reach if less."""
+        return min(float(np.linalg.norm(self.extent)), 2 * self.reach)
 
     @property
     def on_unit_sphere(self) -> bool:
@@ -65,8 +69,8 @@ def survey(
     """Check the nodes and find their extents. Collective.
 
     Raises:
-        CaseError: nodes that are not finite or not (n, 1 to 3), fewer than two, a spacing that is not
-            positive, period vectors that are dependent or of the wrong length.
+        CaseError: nodes that are not finite or not (n, 1 to 3), fewer than two, a spacing that is
+            not positive, period vectors that are dependent or of the wrong length.
     """
     with same_error(comm):
         x = np.ascontiguousarray(x, dtype=float)
@@ -93,4 +97,7 @@ def survey(
         raise CaseError(f"a convolution needs at least two nodes, the mesh has {count}")
     d, near, far = x.shape[1], -ends[-2], ends[-1]
     sphere = float(near + far) / 2 if d > 1 and far - near <= ON_SPHERE * far else 0.0
-    return Nodes(comm, x, -ends[:d], ends[d : 2 * d], count, float(spacing), periods, sphere)
+    low, high = -ends[:d], ends[d : 2 * d]
+    farthest = np.linalg.norm(x - (low + high) / 2, axis=1).max(initial=0.0)
+    reach = comm.allreduce(float(farthest), op=MPI.MAX)
+    return Nodes(comm, x, low, high, count, float(spacing), periods, reach, sphere)

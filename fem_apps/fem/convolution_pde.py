@@ -18,7 +18,7 @@ from mpi4py import MPI
 from fem_apps.errors import CaseError, SolveError
 from fem_apps.fem.kernels import Poisson, ScreenedPoisson
 
-# Above these sizes an iterative solve is cheaper than factors: few or many couplings a row (2D or 3D).
+# Above these sizes an iterative solve beats factors; couplings a row: few (2D) or many (3D).
 MAX_DIRECT_ROWS = {"few": 1_500_000, "many": 60_000}
 
 
@@ -87,27 +87,30 @@ def pde_pass(
     Raises:
         CaseError: no stiffness matrix or masses were given, or their sizes differ from the nodes'.
     """
-    from petsc4py import PETSc
+    import petsc4py.PETSc
 
+    PETSc: Any = petsc4py.PETSc
     if stiffness is None or mass is None:
         raise CaseError(
-            f"interaction.type = {kernel.type!r} solves on the mesh and needs its stiffness matrix and masses"
+            f"interaction.type = {kernel.type!r} solves on the mesh and needs its stiffness "
+            "matrix and masses"
         )
     sizes = stiffness.getSizes()[0]
     right = comm.allreduce(sizes[0] == len(mass) and sizes[1] == count, op=MPI.LAND)
     if not right:
         raise CaseError(
-            f"interaction.type = {kernel.type!r}: {sizes[1]} matrix rows and {count} nodes do not match"
+            f"interaction.type = {kernel.type!r}: {sizes[1]} matrix rows and {count} nodes do "
+            "not match"
         )
     A = stiffness.copy()
-    screened = isinstance(kernel, ScreenedPoisson)
-    if screened:
+    if isinstance(kernel, ScreenedPoisson):
         diagonal = A.createVecLeft()
         diagonal.array[:] = kernel.kappa**2 * mass
         A.setDiagonal(diagonal, addv=PETSc.InsertMode.ADD_VALUES)
         diagonal.destroy()
     else:
         A.zeroRowsColumns([0] if A.getOwnershipRange()[0] == 0 and len(mass) else [], diag=1.0)
+    fixed = None if isinstance(kernel, ScreenedPoisson) else np.asarray(mass)
     for option in (PETSc.Mat.Option.SYMMETRIC, PETSc.Mat.Option.SPD):
         A.setOption(option, True)
     ksp = PETSc.KSP().create(comm)
@@ -120,7 +123,7 @@ def pde_pass(
         comm,
         ksp,
         kernel.strength,
-        None if screened else np.asarray(mass),
+        fixed,
         total,
         signs,
         f"{kernel.type}: {method}",

@@ -5,9 +5,9 @@ Two sorts, both functions of |k| with strength included:
 * on the whole space, in closed form (Gelfand & Shilov, Generalized Functions 1, 1964); of log r and
   r^p it is the symbol away from k = 0, which is what acts on functions of zero mass;
 * of the kernel times a smooth window that is 1 up to the diameter of the nodes and falls to zero
-  beyond (after Vico, Greengard & Ferrando, J. Comput. Phys. 323, 2016, arXiv:1604.03155, whose window
-  is sharp): by quadrature for small |k|. W (1 - window) is smooth, so above some |k| the two agree to
-  rounding and the closed form serves.
+  beyond (after Vico, Greengard & Ferrando, J. Comput. Phys. 323, 2016, arXiv:1604.03155, whose
+  window is sharp): by quadrature for small |k|. W (1 - window) is smooth, so above some |k| the
+  two agree to rounding and the closed form serves.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _exponential(length: float, dim: int) -> Symbol:
 
 
 def reach(kernel: Kernel, tol: float) -> float:
-    """Distance beyond which the kernel is below `tol` of its scale; infinite if it does not decay."""
+    """Distance beyond which the kernel is below `tol` of its scale; infinite without decay."""
     decades = np.log(1 / tol)
     match kernel:
         case Gaussian(width=s):
@@ -114,7 +114,7 @@ def windowed(
         |k| in [0, k_max] -> symbol.
     """
     outer = inner + width
-    r, weight = _graded_rule(dim, outer, min(2 * np.pi / k_max, outer / 8, width / 2), exponent)
+    r, weight = graded_rule(dim, outer, min(2 * np.pi / k_max, outer / 8, width / 2), exponent)
     values = weight * W(r) * erfc(EDGE * (2 * (r - inner) / width - 1)) / 2
     step = 2 * np.pi / outer / fine
     k = step * np.arange(int(np.ceil(k_max / step)) + 12)
@@ -133,7 +133,7 @@ def _transform(dim: int, kr: np.ndarray) -> np.ndarray:
     return 4 * np.pi * np.sinc(kr / np.pi)
 
 
-def _graded_rule(
+def graded_rule(
     dim: int, outer: float, panel: float, exponent: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Nodes and weights of int_0^outer f(r) r^(dim-1) dr for f = r^exponent (or log r) x smooth."""
@@ -155,7 +155,7 @@ def _graded_rule(
 
 
 def mollifier(epsilon: float) -> Symbol:
-    """(1 + x) exp(-x) with x = (epsilon k)^2 / 2: positive, so signs stay, and 1 + O((epsilon k)^4)."""
+    """M = (1 + x) exp(-x), x = (epsilon k)^2 / 2: positive, keeps signs, 1 + O((epsilon k)^4)."""
 
     def M(k: np.ndarray) -> np.ndarray:
         x = (epsilon * k) ** 2 / 2
@@ -165,7 +165,7 @@ def mollifier(epsilon: float) -> Symbol:
 
 
 def singular_exponent(kernel: Kernel) -> float:
-    """p where the kernel is r^p near 0 for a p that a graded rule does not resolve; else 0."""
+    """Exponent p where the kernel is r^p near 0 and a graded rule does not resolve it; else 0."""
     return kernel.exponent if isinstance(kernel, Power) else 0.0
 
 
@@ -179,6 +179,8 @@ def windowed_kernel(kernel: Kernel, dim: int, inner: float, width: float, k_max:
 
     def symbol(k: np.ndarray) -> np.ndarray:
         k = np.asarray(k, dtype=float)
-        return np.where(k <= join, low(np.minimum(k, join)), closed(np.maximum(k, join)))
+        out, near = np.empty_like(k), k <= join
+        out[near], out[~near] = low(k[near]), closed(k[~near])
+        return out
 
     return symbol

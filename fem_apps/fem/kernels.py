@@ -6,8 +6,8 @@ curve or surface). A negative strength turns repulsion into attraction.
 
 At r = 0: `radial` returns the limit, which is infinite for log r, for r^p with p < 0 and for the
 Yukawa kernel in two and three dimensions. A sum over point masses with such a kernel has no
-self-interaction term; the convolution mollifies every kernel that is not smooth at the scale of the
-node spacing (see `fem_apps.fem.convolution_nufft`), which makes that term finite and right to O(h^2).
+self-interaction term; the convolution mollifies every kernel that is not smooth at the scale of
+the node spacing (`fem_apps.fem.convolution_nufft`), which makes that term finite and consistent.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Kernel(Table):
 
     strength: float = Field(
         1.0,
-        description="factor of the kernel, any real number; w attracts if it falls with r and this is negative",
+        description="factor of the kernel, any real number; negative turns repulsion to attraction",
     )
 
 
@@ -141,7 +141,9 @@ class Tabulated(Kernel):
     """w(r) through the points (r, W) of a CSV file or of two lists.
 
     Below the first r (which must not exceed the node spacing) w is constant. The last r must reach
-    the diameter of the nodes; on a torus w is zero beyond it and must have died out there.
+    the diameter of the nodes; on a torus w is zero beyond it and must have died out there. A table
+    that goes on until w has died out is resolved best, and only then is its sign class known: cut
+    off, it counts as indefinite, which is safe.
     """
 
     type: Literal["tabulated"] = "tabulated"
@@ -245,7 +247,8 @@ def _read(kernel: Tabulated, find: Callable[[Path], Path]) -> Tabulated:
     for i, row in enumerate(rows, 1):
         if len(row) < 2 or not (_number(row[0]) and _number(row[1])):
             raise CaseError(
-                f"interaction.file: row {i} of {path} is {','.join(row)!r}: two numbers r, W are needed"
+                f"interaction.file: row {i} of {path} is {','.join(row)!r}: "
+                "two numbers r, W are needed"
             )
         points.append((float(row[0]), float(row[1])))
     table = np.array(points).reshape(-1, 2)
@@ -309,7 +312,7 @@ def _unit(kernel: Kernel, dim: int) -> Radial:
         case Tabulated():
             return _spline(kernel)
     raise CaseError(
-        f"interaction of type {getattr(kernel, 'type', kernel)!r} is not a function of the distance |x - y|"
+        f"interaction of type {getattr(kernel, 'type', kernel)!r} is not a function of the distance"
     )
 
 
@@ -341,6 +344,6 @@ def check_integrable(kernel: Kernel, dim: int) -> None:
     """
     if isinstance(kernel, Power) and kernel.exponent <= -dim:
         raise CaseError(
-            f"interaction.exponent = {kernel.exponent:g}: r^p is not integrable in {dim} dimension{'s' * (dim > 1)}; "
-            f"p > {-dim} is needed"
+            f"interaction.exponent = {kernel.exponent:g}: r^p is not integrable in "
+            f"{dim} dimension{'s' * (dim > 1)}; p > {-dim} is needed"
         )

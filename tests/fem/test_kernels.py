@@ -22,7 +22,12 @@ parse = TypeAdapter(K.Interaction).validate_python
         ({"type": "yukawa", "kappa": 2.0}, 1, 1.0, np.exp(-2) / 4),
         ({"type": "yukawa", "kappa": 2.0}, 2, 0.5, 0.4210244382407083 / (2 * np.pi)),
         ({"type": "yukawa", "kappa": 2.0}, 3, 0.5, np.exp(-1) / (2 * np.pi)),
-        ({"type": "morse", "C_r": 2.0, "l_r": 1.0, "C_a": 1.0, "l_a": 2.0}, 1, 2.0, 2 * np.exp(-2) - np.exp(-1)),
+        (
+            {"type": "morse", "C_r": 2.0, "l_r": 1.0, "C_a": 1.0, "l_a": 2.0},
+            1,
+            2.0,
+            2 * np.exp(-2) - np.exp(-1),
+        ),
         ({"type": "polynomial", "coefficients": [1.0, 0.0, 2.0]}, 3, 2.0, 33.0),
         ({"type": "tabulated", "r": [0, 1, 2, 3], "W": [0, 1, 4, 9]}, 1, 1.5, 2.25),
     ],

@@ -72,7 +72,9 @@ def test_split_matrix(kernel):
         m[[0, -1]] /= 2
         x = np.linspace(0, 1, n + 1)[:, None]
         mine = slice(low, high)
-        return make_convolution(comm, [kernel], x[mine], spacing=0.01, stiffness=S, mass=m[mine]), mine
+        return make_convolution(
+            comm, [kernel], x[mine], spacing=0.01, stiffness=S, mass=m[mine]
+        ), mine
 
     b = np.random.default_rng(4).normal(size=n + 1)
     whole, _ = operator(MPI.COMM_SELF)
