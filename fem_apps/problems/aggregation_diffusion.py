@@ -181,7 +181,7 @@ def set_up(
             mass=graph.mass,
         )
     make = EdgeSolver if isinstance(scheme, EdgeScheme) else LogDensitySolver
-    solver = make(graph, Internal(tuple(problem.diffusion)), V, convolution, scheme, initial.mass, tolerance, source)
+    solver = make(graph, Internal(tuple(problem.diffusion)), V, convolution, scheme, graph.integral(rho), tolerance, source)
     return Setting(graph, convolution, solver, rho)
 
 

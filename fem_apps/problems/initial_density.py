@@ -26,6 +26,7 @@ class Initial(Table):
     """What every initial density has."""
 
     mass: float = Field(1.0, gt=0, description="total mass after normalisation")
+    normalise: bool = Field(True, description="scale to the stated mass; false: the data as they are")
 
 
 class FromExpression(Initial):
@@ -113,7 +114,7 @@ def initial_density(initial: Initial, graph: NodeGraph, seed: int = 0, find: Fin
     mass = graph.integral(values)
     if mass <= 0:
         raise CaseError("initial: the density is zero on the whole mesh")
-    return values * (initial.mass / mass)
+    return values * (initial.mass / mass) if initial.normalise else values
 
 
 def _local(initial: Initial, graph: NodeGraph, seed: int) -> np.ndarray:
