@@ -15,7 +15,7 @@ from fem_apps.errors import CaseError
 
 
 class Shape(NamedTuple):
-    """A cell type: dimension, number of vertices, nodes of the quadratic cell, type of its facets."""
+    """A cell type: dimension, vertices, nodes of the quadratic cell, and the type of its facets."""
 
     tdim: int
     vertices: int

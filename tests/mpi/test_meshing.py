@@ -83,7 +83,8 @@ def test_interior_facets_have_both_cells():
 def test_integral_over_named_boundary():
     data = build(COMM, MeshCase(geometry="rectangle_with_hole", order=2))
     ds = ufl.Measure("ds", domain=data.mesh, subdomain_data=data.facet_tags)
-    assert integral(1 * ds(data.tag("hole", 1))) == pytest.approx(0.4 * np.pi, rel=1e-6)
+    # 28 quadratic arcs leave 2.6e-6 of the circle (order 4); straight ones would leave 2e-3
+    assert integral(1 * ds(data.tag("hole", 1))) == pytest.approx(0.4 * np.pi, rel=5e-6)
     assert integral(1 * ds(data.tag("top", 1))) == pytest.approx(2.0, rel=1e-12)
 
 
