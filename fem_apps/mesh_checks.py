@@ -118,32 +118,33 @@ def jacobians(x: np.ndarray, shape: str, order: int, at: np.ndarray) -> np.ndarr
         basix.LagrangeVariant.equispaced,
         dtype=np.float64,
     )
-    return np.einsum("kqn,cni->cqik", element.tabulate(1, at)[1:, :, :, 0], x)
+    gradients = np.asarray(element.tabulate(1, at))[1:, :, :, 0]
+    return np.einsum("kqn,cni->cqik", gradients, x)
 
 
 def _volumes(raw: RawMesh, where: str) -> None:
     """Refuse cells whose Jacobian determinant vanishes or changes its sign.
 
-    The determinant is sampled on a lattice of points; on surfaces it is det(J(q)^T J(0)), which
-    is negative where the cell turns back on itself.
+    The determinant is sampled on a lattice of points. On surfaces it is that of the Jacobian seen
+    in the tangent space at the middle of the cell: negative where the cell turns back on itself.
     """
     import basix
 
     affine = raw.order == 1 and raw.shape in ("interval", "triangle", "tetrahedron")
     n = 1 if affine else 2 if raw.order == 1 else 4
-    at = basix.create_lattice(_basix_cell(raw.shape), n, basix.LatticeType.equispaced, True)
+    at = np.asarray(
+        basix.create_lattice(_basix_cell(raw.shape), n, basix.LatticeType.equispaced, True)
+    )
     middle = at.mean(axis=0, keepdims=True)
     flat, inverted = [], []
     for start in range(0, len(raw.cells), CHUNK):
         x = raw.points[raw.cells[start : start + CHUNK]]
         size = np.ptp(x, axis=1).max(axis=1)[:, None] ** raw.tdim
-        J0 = jacobians(x, raw.shape, raw.order, middle)
-        here = np.sqrt(np.abs(np.linalg.det(_gram(J0, J0))))
-        # signed like the determinant in the middle
-        det = np.linalg.det(_gram(jacobians(x, raw.shape, raw.order, at), J0)) / np.where(
-            here > 0, here, 1.0
-        )
-        none = (here <= FLAT * size)[:, 0]
+        tangents, R = np.linalg.qr(jacobians(x, raw.shape, raw.order, middle)[:, 0])
+        J = jacobians(x, raw.shape, raw.order, middle if affine else at)
+        det = np.linalg.det(np.einsum("cik,cqil->cqkl", tangents, J))
+        det = np.where(np.linalg.det(R)[:, None] < 0, -det, det)
+        none = (np.abs(det) <= FLAT * size).all(axis=1)
         flat.append(start + np.flatnonzero(none))
         inverted.append(start + np.flatnonzero(~none & (det <= FLAT * size).any(axis=1)))
     word = ("length", "area", "volume")[raw.tdim - 1]
@@ -152,15 +153,10 @@ def _volumes(raw: RawMesh, where: str) -> None:
         (np.concatenate(inverted), "are inverted"),
     ):
         if len(cells):
-            middle = raw.points[raw.vertices[cells[0]]].mean(axis=0)
+            place = _at(raw.points[raw.vertices[cells[0]]].mean(axis=0))
             raise CaseError(
-                f"{where}: {len(cells)} of {len(raw.cells)} cells {what}, the first about"
-                f" {_at(middle)}"
+                f"{where}: {len(cells)} of {len(raw.cells)} cells {what}, the first about {place}"
             )
-
-
-def _gram(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.einsum("cqik,cqil->cqkl", a, np.broadcast_to(b, a.shape))
 
 
 def _groups(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,19 +7,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fem_apps.errors import CaseError
 
-# shape: topological dimension, vertices, nodes of the complete quadratic cell, name of a facet
-SHAPES: dict[str, tuple[int, int, int, str]] = {
-    "point": (0, 1, 1, ""),
-    "interval": (1, 2, 3, "point"),
-    "triangle": (2, 3, 6, "interval"),
-    "quadrilateral": (2, 4, 9, "interval"),
-    "tetrahedron": (3, 4, 10, "triangle"),
-    "hexahedron": (3, 8, 27, "quadrilateral"),
+
+class Shape(NamedTuple):
+    """A cell type: dimension, vertices, nodes of the quadratic cell, and the type of its facets."""
+
+    tdim: int
+    vertices: int
+    quadratic: int
+    facet: str
+
+    def nodes(self, order: int) -> int:
+        """Number of nodes of a cell of order 1 or 2."""
+        return self.vertices if order == 1 else self.quadratic
+
+
+SHAPES = {
+    "point": Shape(0, 1, 1, ""),
+    "interval": Shape(1, 2, 3, "point"),
+    "triangle": Shape(2, 3, 6, "interval"),
+    "quadrilateral": Shape(2, 4, 9, "interval"),
+    "tetrahedron": Shape(3, 4, 10, "triangle"),
+    "hexahedron": Shape(3, 8, 27, "quadrilateral"),
 }
 
 
@@ -72,7 +86,7 @@ class RawMesh:
     @property
     def tdim(self) -> int:
         """Topological dimension of the cells."""
-        return SHAPES[self.shape][0]
+        return SHAPES[self.shape].tdim
 
     @property
     def gdim(self) -> int:
@@ -82,7 +96,7 @@ class RawMesh:
     @property
     def vertices(self) -> np.ndarray:
         """Vertices of each cell, shape (cells, vertices a cell)."""
-        return self.cells[:, : SHAPES[self.shape][1]]
+        return self.cells[:, : SHAPES[self.shape].vertices]
 
 
 def dolfinx_order(shape: str, nodes: int, source: str) -> np.ndarray:
@@ -104,7 +118,7 @@ def assemble(
     *,
     where: str,
     order: int | None = None,
-    lattice: Sequence[Sequence[float]] = (),
+    lattice: Sequence[Any] = (),
 ) -> RawMesh:
     """One `RawMesh` of what a reader found: the cells are those of the highest dimension.
 
@@ -146,42 +160,31 @@ def assemble(
             " one physical group"
             " (or none at all, where one tag for all is meant)"
         )
-    facet_shape = SHAPES[shape][3]
-    sides = [b for b in blocks if b.dim == tdim - 1 and (b.shape, b.order) == (facet_shape, found)]
-    sides += [b for b in blocks if facet_shape == "point" and b.shape == "point" and b not in sides]
-    facets = (
-        np.concatenate([b.nodes[~b.untagged] for b in sides])
-        if sides
-        else np.empty((0, 1), dtype=np.int64)
+    side = SHAPES[shape].facet
+    width = SHAPES[side].nodes(found)
+    sides = [b for b in blocks if b.shape == side and b.nodes.shape[1] == width]
+    facets = np.concatenate(
+        [np.empty((0, width), dtype=np.int64), *(b.nodes[~b.untagged] for b in sides)]
     )
-    facet_tags = (
-        np.concatenate([b.tags[~b.untagged] for b in sides])
-        if sides
-        else np.empty(0, dtype=np.int32)
+    facet_tags = np.concatenate(
+        [np.empty(0, dtype=np.int32), *(b.tags[~b.untagged] for b in sides)]
     )
-    if not len(facets):
-        facets = np.empty((0, SHAPES[facet_shape][found]), dtype=np.int64)
 
     order = order or found
     if order > found:
         raise CaseError(
-            f"{where}: order = {order} was asked, but its cells are straight (order 1) and the"
-            " file does not say how"
-            " they curve. Leave order out, or mesh the geometry with order 2"
+            f"{where}: order = {order} was asked, but its cells are straight (order 1) and the file"
+            " does not say how they curve. Leave order out, or mesh the geometry with order 2"
         )
     if order < found:
-        cells, facets = (
-            cells[:, : SHAPES[shape][1]],
-            facets[:, : SHAPES[facet_shape][1]],
-        )
+        cells, facets = cells[:, : SHAPES[shape].vertices], facets[:, : SHAPES[side].vertices]
+    # a tagged facet away from every cell bounds nothing
+    facets, facet_tags = (a[np.isin(facets, cells).all(axis=1)] for a in (facets, facet_tags))
     if cells.min() < 0 or cells.max() >= len(points):
         raise CaseError(f"{where}: a cell names a node that the file does not hold")
-    points, lattice = _flatten(np.asarray(points, dtype=np.float64), lattice, tdim)
+    points, vectors = _flatten(np.asarray(points, dtype=np.float64), lattice, tdim)
     used = np.zeros(len(points), dtype=bool)
     used[cells] = True
-    if len(facets):  # a tagged facet away from every cell bounds nothing
-        kept = used[facets].all(axis=1)
-        facets, facet_tags = facets[kept], facet_tags[kept]
     new = np.cumsum(used) - 1
     return RawMesh(
         points=np.ascontiguousarray(points[used]),
@@ -192,7 +195,7 @@ def assemble(
         facets=new[facets].astype(np.int64),
         facet_tags=facet_tags.astype(np.int32),
         names=dict(names),
-        lattice=tuple(tuple(float(x) for x in v) for v in lattice),
+        lattice=tuple(tuple(float(x) for x in v) for v in vectors),
     )
 
 
@@ -203,13 +206,13 @@ def _wrong_kinds(where: str, blocks: Sequence[Block]) -> str:
         counts[name] = counts.get(name, 0) + len(b.nodes)
     there = ", ".join(f"{n} {name}" for name, n in counts.items())
     if len(counts) > 1:
-        return f"{where}: cells of several types ({there}); a mesh is of one type, so recombine or split them"
+        return f"{where}: cells of several types ({there}); a mesh is of one: recombine or split"
     known = ", ".join(s for s in SHAPES if s != "point")
     return f"{where}: cells of an unsupported type ({there}); supported, of order 1 or 2: {known}"
 
 
 def _flatten(
-    points: np.ndarray, lattice: Sequence[Sequence[float]], tdim: int
+    points: np.ndarray, lattice: Sequence[Any], tdim: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Drop trailing coordinates that are zero, down to the dimension of the cells."""
     gdim = points.shape[1]

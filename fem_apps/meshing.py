@@ -72,9 +72,12 @@ class MeshCase(Table):
         le=8,
         description="times that every cell is split, for .geo and .msh (format 4)",
     )
-    tags: str | None = Field(
+    tags: str | tuple[str, ...] | None = Field(
         None,
-        description="cell data of the file that holds the tags, where its name tells nothing",
+        description=(
+            "what tells a file's parts, where that is not clear: the name of its cell data with the"
+            " tags, or a list of its named sets of cells ([] for no tags)"
+        ),
     )
     coincident_nodes: Literal["error", "merge", "keep"] = Field(
         "error",
@@ -160,6 +163,8 @@ def build(comm: MPI.Comm, case: MeshCase, folder: Path = Path(".")) -> MeshData:
     Raises:
         CaseError: on every rank, whatever is wrong with the geometry, its parameters or the file.
     """
+    import dolfinx.mesh  # noqa: F401  starts PETSc, a collective: never on rank 0 alone below
+
     found: list[RawMesh] = []
 
     def load() -> tuple[Any, ...]:
@@ -175,12 +180,12 @@ def build(comm: MPI.Comm, case: MeshCase, folder: Path = Path(".")) -> MeshData:
         )
 
     shape, order, gdim, names, lattice, sides = on_rank_zero(comm, load)
-    facet_nodes = SHAPES[SHAPES[shape][3]][order]
+    facet_nodes = SHAPES[SHAPES[shape].facet].nodes(order)
     none = RawMesh(
         np.empty((0, gdim)),
         shape,
         order,
-        np.empty((0, SHAPES[shape][order]), dtype=np.int64),
+        np.empty((0, SHAPES[shape].nodes(order)), dtype=np.int64),
         np.empty(0, dtype=np.int32),
         np.empty((0, facet_nodes), dtype=np.int64),
         np.empty(0, dtype=np.int32),
@@ -315,16 +320,15 @@ def _mesh_geometry(path: Path, case: MeshCase, *, packaged: bool) -> RawMesh:
     except (OSError, UnicodeDecodeError) as e:
         raise CaseError(f"{path}: cannot be read ({e})") from None
     mesh_gmsh.check_parameters(text, case.parameters, str(path))
-    options = {
+    options: dict[str, Any] = {
         "order": case.order or 1,
         "refine": case.refine,
         "dim": case.dim,
         "relocate": packaged,
     }
     kept = None
-    if not re.search(
-        r"\b(Include|Merge|ShapeFromFile|FileName)\b", text
-    ):  # else the text is not all of it
+    whole = not re.search(r"\b(Include|Merge|ShapeFromFile|FileName)\b", text)
+    if whole:  # a text that takes in other files does not tell all
         kept = cache_folder() / f"{_digest(text, case, options)}.npz"
     raw = read_cache(kept) if kept else None
     if raw is None:
@@ -399,7 +403,9 @@ def _measure(x: np.ndarray, shape: str, order: int) -> float:
     """Length, area or volume of cells, by a quadrature that is exact for planar ones."""
     import basix
 
-    at, weights = basix.make_quadrature(getattr(basix.CellType, shape), 8 if order > 1 else 3)
+    degree = 8 if order > 1 else 3
+    rule = basix.make_quadrature(getattr(basix.CellType, shape), degree)
+    at, weights = map(np.asarray, rule)
     measure = 0.0
     for start in range(0, len(x), 50_000):
         J = jacobians(x[start : start + 50_000], shape, order, at)
