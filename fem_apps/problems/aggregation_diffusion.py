@@ -15,6 +15,10 @@ from pathlib import Path
 from typing import Annotated, Protocol
 
 import numpy as np
+import ufl
+from dolfinx import fem
+from dolfinx.fem import petsc as fem_petsc
+from petsc4py import PETSc
 from pydantic import Field, model_validator
 
 from fem_apps.case import Table
@@ -31,6 +35,8 @@ from fem_apps.problems.edge_scheme import EdgeScheme, EdgeSolver, State
 from fem_apps.problems.free_energy import Diffusion, Internal
 from fem_apps.problems.initial_density import FromExpression, Initial, InitialDensity, field_of_file, initial_density
 from fem_apps.problems.log_density import LogDensity, LogDensitySolver
+
+SOURCE_QUADRATURE = 6
 
 Scheme = Annotated[EdgeScheme | LogDensity, Field(discriminator="type")]
 
@@ -162,13 +168,7 @@ def set_up(
         V = parse(problem.potential.expression).numpy(x.T)
     elif problem.potential is not None and problem.potential.file is not None:
         V = field_of_file(graph, problem.potential.file, problem.potential.field, find)
-    source: Callable[[float], np.ndarray] | None = None
-    if problem.source is not None:
-        s = parse(problem.source)
-
-        def source(t: float) -> np.ndarray:
-            return s.numpy(x.T, t)
-
+    source = _source(graph, problem.source) if problem.source is not None else None
     convolution = None
     if problem.interaction:
         convolution = make_convolution(
@@ -183,6 +183,24 @@ def set_up(
     make = EdgeSolver if isinstance(scheme, EdgeScheme) else LogDensitySolver
     solver = make(graph, Internal(tuple(problem.diffusion)), V, convolution, scheme, graph.integral(rho), tolerance, source)
     return Setting(graph, convolution, solver, rho)
+
+
+def _source(graph: NodeGraph, text: str) -> Callable[[float], np.ndarray]:
+    """t -> (s, phi_i) / m_i: a source is given in integrals, as it changes the mass."""
+    mesh = graph.V.mesh
+    time = fem.Constant(mesh, PETSc.ScalarType(0.0))
+    s = parse(text).ufl(mesh, time)
+    form = fem.form(s * ufl.TestFunction(graph.V) * ufl.dx(metadata={"quadrature_degree": SOURCE_QUADRATURE}))
+
+    def source(t: float) -> np.ndarray:
+        time.value = t
+        b = fem_petsc.assemble_vector(form)
+        b.ghostUpdate(addv=PETSc.InsertMode.ADD, mode=PETSc.ScatterMode.REVERSE)
+        out = graph.from_dofs(b.array_r[: graph.V.dofmap.index_map.size_local]) / graph.mass
+        b.destroy()
+        return out
+
+    return source
 
 
 def evolve(
