@@ -77,7 +77,9 @@ def save(folder: str | Path, functions: Mapping[str, Any], state: Mapping[str, A
             else:
                 plain[key] = value
         header = {"format": FORMAT, "mesh": _mesh_kind(mesh), "spaces": kinds, "state": plain}
-        arrays["header"] = np.frombuffer(json.dumps(header, default=_plain).encode(), dtype=np.uint8)
+        arrays["header"] = np.frombuffer(
+            json.dumps(header, default=_plain).encode(), dtype=np.uint8
+        )
         try:
             write_whole(Path(folder) / FILE, npz(arrays))
         except OSError as e:
@@ -123,7 +125,9 @@ def load(folder: str | Path, functions: Mapping[str, Any]) -> dict[str, Any]:
                 raise CaseError(f"the checkpoint {path} has no field {name!r}; it has {known}")
             _require(path, f"space of {name!r}", header["spaces"][name], kind)
             if np.iscomplexobj(arrays[f"values/{name}"]) and not complex_valued[name]:
-                raise CaseError(f"the checkpoint {path} is of a complex run: continue in a complex build")
+                raise CaseError(
+                    f"the checkpoint {path} is of a complex run: continue in a complex build"
+                )
         state = header["state"]
         for key, value in arrays.items():
             if key.startswith("state/"):
@@ -202,7 +206,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     except FileNotFoundError:
         raise CaseError(f"no checkpoint {path}: nothing to continue from") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
-        raise CaseError(f"the checkpoint {path} is damaged ({e}): remove it and run again") from None
+        raise CaseError(
+            f"the checkpoint {path} is damaged ({e}): remove it and run again"
+        ) from None
     if version != FORMAT:
         raise CaseError(f"the checkpoint {path} has format {version}; this version reads {FORMAT}")
     return header, arrays
@@ -229,7 +235,7 @@ def _place(x: np.ndarray) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """numpy scalars as JSON numbers."""
+    """JSON numbers of numpy scalars."""
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{value!r} in a checkpoint's state is neither JSON nor an array")

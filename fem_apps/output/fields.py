@@ -80,7 +80,7 @@ class FieldWriter:
                 VTXWriter(self._comm, path, members, engine=ENGINE, mesh_policy=VTXMeshPolicy.reuse)
             )
         self.notes.append(
-            f"{', '.join(self.files)}: open the folder itself in ParaView 5.11 or later, with the reader "
+            f"{', '.join(self.files)}: open the folder itself in ParaView, with the reader "
             "'ADIOS2VTXReader'"
         )
 
@@ -93,7 +93,8 @@ class FieldWriter:
         if functions:
             self._writers[0].write_mesh(functions[0].function_space.mesh)
         self.notes.append(
-            f"this DOLFINx has no ADIOS2: {self.files[0]} is XDMF, open it in ParaView with the 'Xdmf3 Reader S'"
+            f"this DOLFINx has no ADIOS2: {self.files[0]} is XDMF, open it in ParaView with the "
+            "reader 'Xdmf3ReaderS'"
         )
 
     def _free(self, stems: Sequence[str], suffix: str) -> str:
@@ -133,7 +134,8 @@ class FieldWriter:
         self._copies.append((u, v))
         e = u.function_space.ufl_element()
         self.notes.append(
-            f"{u.name}: {e.family_name} of degree {e.degree} is written as {element[0]} of degree {element[1]}"
+            f"{u.name}: {e.family_name} of degree {e.degree} is written as {element[0]} of degree "
+            f"{element[1]}"
         )
         return v
 
@@ -155,7 +157,9 @@ class FieldWriter:
         self._writers = []
 
     def __enter__(self) -> FieldWriter:
+        """Itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Close."""
         self.close()

@@ -189,7 +189,7 @@ def _samples(V: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _corners(mesh: Any, *, ghosts: bool = False) -> np.ndarray:
-    """Input numbers of the corners of each owned cell, ghosts too if asked, shape (cells, corners)."""
+    """Input numbers of the corners of owned cells, ghosts too if asked, (cells, corners)."""
     count = cell_counts(mesh)[1 if ghosts else 0]
     topology = mesh.topology
     per_cell = len(topology.connectivity(topology.dim, 0).links(0)) if count else 1

@@ -25,7 +25,12 @@ class History:
     """
 
     def __init__(
-        self, comm: MPI.Comm, path: str | Path, *, append: bool = False, last_step: int | None = None
+        self,
+        comm: MPI.Comm,
+        path: str | Path,
+        *,
+        append: bool = False,
+        last_step: int | None = None,
     ) -> None:
         """Open the file. Collective.
 
@@ -78,9 +83,11 @@ class History:
             self._file = None
 
     def __enter__(self) -> History:
+        """Itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Close."""
         self.close()
 
 
@@ -127,7 +134,9 @@ def _truncate(path: Path, last_step: int | None) -> list[str] | None:
         try:
             rows = [row for row in rows if float(row[at]) <= last_step]
         except ValueError:
-            raise CaseError(f"{path}: a step is not a number: it is not the history of a run") from None
+            raise CaseError(
+                f"{path}: a step is not a number: it is not the history of a run"
+            ) from None
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([keys, *rows] if keys else [])
     write_whole(path, text.getvalue().encode())

@@ -119,7 +119,7 @@ def draw_here(folder: Path, *, with_pyvista: bool = True) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m fem_apps.output.pictures FOLDER [--no-pyvista]`; notes as JSON on the last line."""
+    """The command: FOLDER [--no-pyvista]; prints the notes as JSON on the last line."""
     notes = draw_here(Path(arguments[0]), with_pyvista="--no-pyvista" not in arguments[1:])
     sys.stdout.write(json.dumps(notes) + "\n")
     sys.stdout.flush()

@@ -120,7 +120,11 @@ def field(frames: Frames, painter: Painter) -> bytes:
     cmap, limits = colours(values)
     width, height = _panel_size(frames, painter, 3.4)
     figure, axes = plt.subplots(
-        1, painter.views, figsize=(width * painter.views + 0.8, height + 0.5), layout="constrained", squeeze=False
+        1,
+        painter.views,
+        figsize=(width * painter.views + 0.8, height + 0.5),
+        layout="constrained",
+        squeeze=False,
     )
     for view, ax in enumerate(axes[0]):
         painter.paint(ax, values, cmap, limits, view)
@@ -198,7 +202,8 @@ def animation(frames: Frames, painter: Painter) -> bytes:
         painter.repaint(artist, values, cmap, limits)
         title.set_text(clock(t))
         figure.canvas.draw()
-        images.append(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())  # type: ignore[attr-defined]
+        canvas: Any = figure.canvas
+        images.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
     plt.close(figure)
     buffer = io.BytesIO()
     durations = [MILLISECONDS] * (len(images) - 1) + [LAST_MILLISECONDS]
@@ -306,7 +311,11 @@ def _colour_bar(
     from matplotlib.ticker import MaxNLocator
 
     scale = ScalarMappable(Normalize(*limits), cmap)
-    bar = figure.colorbar(scale, ax=axes, shrink=0.85, aspect=25, pad=0.03)
+    if len(axes) == 1:  # as high as the picture, whatever the layout makes of the room around it
+        beside = axes[0].inset_axes((1.04, 0.0, 0.035, 1.0))
+        bar = figure.colorbar(scale, cax=beside)
+    else:
+        bar = figure.colorbar(scale, ax=axes, shrink=0.85, aspect=25, pad=0.03)
     bar.set_label(label)
     bar.outline.set_visible(False)
     height = axes[0].get_position().height * figure.get_figheight()

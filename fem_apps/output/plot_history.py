@@ -45,7 +45,12 @@ def history(path: Path) -> bytes | None:
     rows = -(-len(panels) // 3)
     width = -(-len(panels) // rows)
     figure, axes = plt.subplots(
-        rows, width, figsize=(2.75 * width, 2.15 * rows), layout="constrained", sharex=True, squeeze=False
+        rows,
+        width,
+        figsize=(2.75 * width, 2.15 * rows),
+        layout="constrained",
+        sharex=True,
+        squeeze=False,
     )
     for panel, ax in zip(panels, axes.ravel(), strict=False):
         _draw(ax, t, panel)

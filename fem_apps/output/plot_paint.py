@@ -8,8 +8,8 @@ import numpy as np
 
 from fem_apps.errors import CaseError
 
-# Pixels of the longer side of a rendered image; figures scale it down, which smooths its edges.
-PIXELS, MOVING_PIXELS = 1200, 600
+# Rendered pixels for one of the figure, which scales them down and so smooths edges.
+OVERSAMPLING = 1.8
 CORNERS = {"interval": 2, "triangle": 3, "quadrilateral": 4, "tetrahedron": 4, "hexahedron": 8}
 
 
@@ -40,6 +40,7 @@ class Triangles:
     views, frame = 1, True
 
     def __init__(self, points: np.ndarray, cells: np.ndarray) -> None:
+        """Of triangles or quadrilaterals."""
         from matplotlib.tri import Triangulation
 
         if cells.shape[1] == 4:  # corners of a quadrilateral go round
@@ -51,9 +52,15 @@ class Triangles:
     ) -> Any:
         """See `Painter`."""
         artist = ax.tripcolor(
-            self._triangulation, values, shading="gouraud", cmap=cmap, vmin=limits[0], vmax=limits[1]
+            self._triangulation,
+            values,
+            shading="gouraud",
+            cmap=cmap,
+            vmin=limits[0],
+            vmax=limits[1],
         )
         ax.set_aspect("equal")
+        ax.margins(0)
         return artist
 
     def repaint(
@@ -69,6 +76,7 @@ class Curve:
     views, frame = 1, True
 
     def __init__(self, points: np.ndarray, cells: np.ndarray) -> None:
+        """Of intervals."""
         if points.shape[1] != 2:
             raise CaseError("curves in space are not drawn")
         self._cells, self._segments = cells, points[cells]
@@ -102,26 +110,26 @@ class Scene:
     """
 
     def __init__(self, points: np.ndarray, cells: np.ndarray, cell_type: str, kind: str) -> None:
+        """Set up the renderer; `kind` is plane, surface or volume."""
         import pyvista as pv
 
         pv.OFF_SCREEN = True
         self._kind, self._count = kind, len(points)
         x = np.zeros((len(points), 3))
         x[:, : points.shape[1]] = points
-        vtk_type = {
-            "triangle": pv.CellType.TRIANGLE,
-            "quadrilateral": pv.CellType.QUAD,
-            "tetrahedron": pv.CellType.TETRA,
-            "hexahedron": pv.CellType.HEXAHEDRON,
-        }[cell_type]
-        self._grid = pv.UnstructuredGrid({vtk_type: cells}, x)
+        if kind == "volume":
+            solid = {"tetrahedron": pv.CellType.TETRA, "hexahedron": pv.CellType.HEXAHEDRON}
+            self._grid = pv.UnstructuredGrid({solid[cell_type]: cells}, x)
+        else:
+            self._grid = pv.PolyData.from_regular_faces(x, cells)
         self._grid.point_data["v"] = np.zeros(len(points))
         self._low, self._high = x.min(axis=0), x.max(axis=0)
         self.frame = kind == "plane"
         self.views = 2 if kind == "surface" and _closed(cells) else 1
         size = self._high - self._low
         self._ratio = size[:2] / size[:2].max() if self.frame else np.ones(2)
-        self._plotter = pv.Plotter(off_screen=True, window_size=self._window(PIXELS))
+        self._pixels = 100
+        self._plotter = pv.Plotter(off_screen=True, window_size=self._window(self._pixels))
         self._crop: dict[tuple[int, int], tuple[slice, slice]] = {}
 
     def _window(self, pixels: int) -> list[int]:
@@ -131,7 +139,9 @@ class Scene:
         self, ax: Any, values: np.ndarray, cmap: str, limits: tuple[float, float], view: int = 0
     ) -> Any:
         """See `Painter`."""
-        image = self._image(values, cmap, limits, view, PIXELS)
+        room = ax.get_window_extent()
+        self._pixels = round(OVERSAMPLING * max(room.width, room.height))
+        image = self._image(values, cmap, limits, view)
         if self.frame:
             extent = (self._low[0], self._high[0], self._low[1], self._high[1])
             return ax.imshow(image, extent=extent, interpolation_stage="rgba")
@@ -142,10 +152,10 @@ class Scene:
         self, artist: Any, values: np.ndarray, cmap: str, limits: tuple[float, float]
     ) -> None:
         """See `Painter`."""
-        artist.set_data(self._image(values, cmap, limits, 0, MOVING_PIXELS))
+        artist.set_data(self._image(values, cmap, limits, 0))
 
     def _image(
-        self, values: np.ndarray, cmap: str, limits: tuple[float, float], view: int, pixels: int
+        self, values: np.ndarray, cmap: str, limits: tuple[float, float], view: int
     ) -> np.ndarray:
         """RGBA, transparent where nothing is."""
         self._grid.point_data["v"] = values
@@ -155,16 +165,18 @@ class Scene:
             far = self._high + (self._high - self._low)
             box = [middle[0], far[0], middle[1], far[1], middle[2], far[2]]
             shown = shown.clip_box(box, invert=True, crinkle=False)
-        shape = {"lighting": False} if self.frame else {"ambient": 0.5, "diffuse": 0.55, "specular": 0.0}
-        if self._kind == "surface":
-            shown = shown.extract_surface()
-            shape["smooth_shading"] = True
-        self._plotter.window_size = self._window(pixels)
+        shape: dict[str, Any] = (
+            {"lighting": False}
+            if self.frame
+            else {"ambient": 0.5, "diffuse": 0.55, "specular": 0.0}
+        )
+        shape["smooth_shading"] = self._kind == "surface"
+        self._plotter.window_size = self._window(self._pixels)
         self._plotter.add_mesh(
             shown,
             name="field",
             scalars="v",
-            cmap=cmap,
+            cmap=cmap,  # type: ignore[arg-type]
             clim=limits,
             show_scalar_bar=False,
             interpolate_before_map=True,
@@ -173,12 +185,12 @@ class Scene:
         )
         self._look(view)
         self._plotter.render()
-        image = self._plotter.screenshot(transparent_background=True, return_img=True)
+        image = np.asarray(self._plotter.screenshot(transparent_background=True, return_img=True))
         if image.ndim != 3 or not image[..., -1].any():
             raise CaseError("off-screen rendering gives empty images")
         if self.frame:
             return image
-        key = (view, pixels)
+        key = (view, self._pixels)
         if key not in self._crop:
             rows, columns = (np.flatnonzero(image[..., -1].any(axis=a)) for a in (1, 0))
             self._crop[key] = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
@@ -191,7 +203,7 @@ class Scene:
         camera.parallel_projection = True
         camera.focal_point = middle
         if self.frame:
-            camera.position = middle + [0, 0, size]
+            camera.position = middle + np.array([0.0, 0.0, size])
             camera.up = (0, 1, 0)
             camera.parallel_scale = (self._high - self._low)[1] / 2
         else:

@@ -16,6 +16,7 @@ DPI = 200
 def style() -> None:
     """Set matplotlib's defaults."""
     import matplotlib as mpl
+    from cycler import cycler
 
     mpl.use("Agg")
     mpl.rcParams.update(
@@ -28,7 +29,7 @@ def style() -> None:
             "axes.linewidth": 0.7,
             "axes.formatter.limits": (-3, 4),
             "axes.formatter.use_mathtext": True,
-            "axes.prop_cycle": mpl.cycler(color=LINES),
+            "axes.prop_cycle": cycler(color=LINES),
             "lines.linewidth": 1.3,
             "legend.frameon": False,
             "legend.fontsize": 8,

@@ -86,7 +86,9 @@ def versions() -> dict[str, str]:
         from petsc4py import PETSc
 
         found["petsc"] = ".".join(str(v) for v in PETSc.Sys.getVersion())
-        found["scalar"] = "complex" if np.issubdtype(PETSc.ScalarType, np.complexfloating) else "real"
+        found["scalar"] = (
+            "complex" if np.issubdtype(PETSc.ScalarType, np.complexfloating) else "real"
+        )
     if "mpi4py.MPI" in sys.modules:
         from mpi4py import MPI
 
@@ -98,7 +100,8 @@ def _plain(value: Any, where: str, not_finite: dict[str, str]) -> Any:
     match value:
         case Mapping():
             return {
-                str(k): _plain(v, f"{where}.{k}" if where else str(k), not_finite) for k, v in value.items()
+                str(k): _plain(v, f"{where}.{k}" if where else str(k), not_finite)
+                for k, v in value.items()
             }
         case list() | tuple():
             return [_plain(v, f"{where}.{i}", not_finite) for i, v in enumerate(value)]

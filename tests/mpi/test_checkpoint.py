@@ -28,7 +28,7 @@ def folder():
 
 
 def groups():
-    """Communicators of different sizes that contain rank 0, each with whether this rank is in it."""
+    """Communicators of different sizes with rank 0, each with whether this rank is in it."""
     half = WORLD.Split(0 if WORLD.rank < max(1, WORLD.size - 1) else 1, WORLD.rank)
     return [
         (MPI.COMM_SELF, WORLD.rank == 0),
@@ -45,7 +45,14 @@ MESHES = {
     ),
     "cube": lambda comm: mesh.create_unit_cube(comm, 3, 2, 3, ghost_mode=SHARED),
 }
-SPACES = [("Lagrange", 1), ("Lagrange", 2), ("Lagrange", 4), ("DG", 0), ("DG", 2), ("Lagrange", 3, "v")]
+SPACES = [
+    ("Lagrange", 1),
+    ("Lagrange", 2),
+    ("Lagrange", 4),
+    ("DG", 0),
+    ("DG", 2),
+    ("Lagrange", 3, "v"),
+]
 
 
 def space(msh, family, degree, vector=None):
@@ -56,7 +63,11 @@ def fill(u):
     def values(x):
         return np.sin(7 * x[0] + 1) + np.cos(5 * x[1]) + x[2] ** 3
 
-    u.interpolate((lambda x: np.stack([values(x), -2 * values(x)])) if u.function_space.value_shape else values)
+    u.interpolate(
+        (lambda x: np.stack([values(x), -2 * values(x)]))
+        if u.function_space.value_shape
+        else values
+    )
     u.x.scatter_forward()
 
 
@@ -71,7 +82,13 @@ def test_any_ranks_to_any_ranks(kind, folder):
                 u = fem.Function(space(msh, *s))
                 fill(u)
                 functions[str(s)] = u
-            state = {"t": 0.1 + 0.2, "step": 7, "name": "rho", "list": [1, 2.5], "a": np.arange(3) / 7}
+            state = {
+                "t": 0.1 + 0.2,
+                "step": 7,
+                "name": "rho",
+                "list": [1, 2.5],
+                "a": np.arange(3) / 7,
+            }
             checkpoint.save(folder / str(i), functions, state)
         WORLD.barrier()
         for readers, reading in groups():
@@ -85,7 +102,9 @@ def test_any_ranks_to_any_ranks(kind, folder):
                 for s in SPACES:
                     u = fem.Function(space(msh, *s))
                     fill(u)
-                    worst = max(worst, np.abs(functions[str(s)].x.array - u.x.array).max(initial=0.0))
+                    worst = max(
+                        worst, np.abs(functions[str(s)].x.array - u.x.array).max(initial=0.0)
+                    )
                 # coordinates of a dof may be rounded another way on another rank
                 assert readers.allreduce(worst, op=MPI.MAX) <= 5e-14
         WORLD.barrier()
@@ -118,15 +137,24 @@ def test_what_is_refused_is_refused_on_all_ranks(folder):
         checkpoint.load(folder, {"v": u})
     with pytest.raises(CaseError, match=r"another space of 'u': P2 \(\) there, P1 \(\) here"):
         checkpoint.load(folder, {"u": interpolate(space(msh, "Lagrange", 1), 1.0)})
-    with pytest.raises(CaseError, match=r"another mesh: 60 cells \(triangle\) in 2D there, 90 cells"):
-        other = mesh.create_unit_square(WORLD, 5, 9)
-        checkpoint.load(folder, {"u": interpolate(space(other, "Lagrange", 2), 1.0)})
-    with pytest.raises(CaseError, match="another mesh: 60 cells differ, cell 0 is at"):
-        moved = mesh.create_rectangle(WORLD, [[0.1, 0], [1.1, 1]], [5, 6])
-        checkpoint.load(folder, {"u": interpolate(space(moved, "Lagrange", 2), 1.0)})
-    with pytest.raises(CaseError, match="cells differ"):
-        turned = mesh.create_unit_square(WORLD, 5, 6, diagonal=mesh.DiagonalType.left)
-        checkpoint.load(folder, {"u": interpolate(space(turned, "Lagrange", 2), 1.0)})
+    others = [
+        (
+            mesh.create_unit_square(WORLD, 5, 9),
+            r"another mesh: 60 cells \(triangle\) in 2D there, 90 cells",
+        ),
+        (
+            mesh.create_rectangle(WORLD, [[0.1, 0], [1.1, 1]], [5, 6]),
+            "another mesh: 60 cells differ, cell 0 is at",
+        ),
+        (
+            mesh.create_unit_square(WORLD, 5, 6, diagonal=mesh.DiagonalType.left),
+            "cells differ",
+        ),
+    ]
+    for other, says in others:
+        v = interpolate(space(other, "Lagrange", 2), 1.0)
+        with pytest.raises(CaseError, match=says):
+            checkpoint.load(folder, {"u": v})
     with pytest.raises(ValueError, match="not a Lagrange space"):
         checkpoint.save(folder, {"u": fem.Function(fem.functionspace(msh, ("N1curl", 1)))}, {})
 
@@ -139,7 +167,14 @@ def test_damage_is_noticed(folder):
     WORLD.barrier()
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 1
-    for content in (whole[:-100], whole[: len(whole) // 3], b"", b"text", bytes(flipped), npz({"a": 1})):
+    for content in (
+        whole[:-100],
+        whole[: len(whole) // 3],
+        b"",
+        b"text",
+        bytes(flipped),
+        npz({"a": 1}),
+    ):
         if WORLD.rank == 0:
             path.write_bytes(content)
         WORLD.barrier()

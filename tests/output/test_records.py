@@ -16,7 +16,9 @@ COMM = MPI.COMM_SELF
 def write(path, steps, **how):
     with History(COMM, path, **how) as history:
         for i in steps:
-            history.write({"time": i / 3, "step": i, "mass": np.float64(1 + 1e-16 * i), "note": None})
+            history.write(
+                {"time": i / 3, "step": i, "mass": np.float64(1 + 1e-16 * i), "note": None}
+            )
 
 
 def test_floats_read_back_exactly(tmp_path):
@@ -67,7 +69,12 @@ def test_summary_is_always_json(tmp_path):
         path,
         {
             "status": "done",
-            "metrics": {"a": np.float64(0.5), "b": float("nan"), "c": [1, np.inf], "n": np.int32(3)},
+            "metrics": {
+                "a": np.float64(0.5),
+                "b": float("nan"),
+                "c": [1, np.inf],
+                "n": np.int32(3),
+            },
             "array": np.arange(3),
             "folder": tmp_path,
             "z": 1 + 2j,
