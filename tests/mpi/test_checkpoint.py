@@ -199,3 +199,36 @@ def test_a_crash_while_writing_leaves_the_last_checkpoint(folder, monkeypatch):
 
 def _no_space(_):
     raise OSError(28, "No space left on device")
+
+
+def periodic(comm):
+    """P2 on a square whose right side is its left one; the space has ghosts beyond the mesh's."""
+    mpc = pytest.importorskip("dolfinx_mpc")
+    V = space(MESHES["square"](comm), "Lagrange", 2)
+    constraint = mpc.MultiPointConstraint(V)
+    constraint.create_periodic_constraint_geometrical(
+        V,
+        lambda x: np.isclose(x[0], 1.0),
+        lambda x: np.stack([x[0] - 1.0, x[1], x[2]]),
+        [],
+        default_scalar_type(1.0),
+    )
+    constraint.finalize()
+    u = fem.Function(constraint.function_space)
+    return u, constraint
+
+
+def test_periodic_space(folder):
+    u, constraint = periodic(WORLD)
+    u.interpolate(lambda x: np.sin(2 * np.pi * x[0]) + x[1])
+    constraint.backsubstitution(u)
+    u.x.scatter_forward()
+    checkpoint.save(folder / "all", {"u": u}, {})
+    if WORLD.rank == 0:
+        alone, _ = periodic(MPI.COMM_SELF)
+        checkpoint.load(folder / "all", {"u": alone})
+        checkpoint.save(folder / "alone", {"u": alone}, {})
+    WORLD.barrier()
+    back, _ = periodic(WORLD)
+    checkpoint.load(folder / "alone", {"u": back})
+    assert np.array_equal(back.x.array, u.x.array)
