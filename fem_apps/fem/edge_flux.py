@@ -28,75 +28,101 @@ from numba import njit
 LIMIT = 2.0
 # below this relative difference of the two ends, M is their mean (a relative error of its square)
 NEAR = 1e-5
+# reciprocals of smaller densities would overflow
+SMALLEST = 1e-300
 
 
-@njit(cache=True, error_model="numpy")
-def edge(ri, rj, Pi, Pj, Hi, Hj, dPi, dPj, dphi, a, upwind, clip):  # type: ignore[no-untyped-def]
-    """f_ij, its derivatives by rho_i and rho_j, and theta M, its derivative by phi_i - phi_j.
+@njit(inline="always", error_model="numpy")
+def edge(ri, rj, si, sj, Pi, Pj, Hi, Hj, dPi, dPj, dphi, a, upwind, clip):  # type: ignore[no-untyped-def]
+    """F_ij, its derivatives by rho_i and rho_j, a theta M (that by phi_i - phi_j), and xi_i - xi_j.
 
-    ri, rj are the non-negative parts; P, H, dP are the pressure, H' and P' there; dphi = phi_i - phi_j.
+    ri, rj are the non-negative parts, si, sj their reciprocals (0 for 0); P, H, dP are the pressure,
+    H' and P' there; dphi = phi_i - phi_j. Selections rather than branches: which end a flux leaves
+    is not to be predicted. Exchanging i and j changes the sign of F and xi, bit by bit.
     """
-    if a < 0.0 and clip:
-        return 0.0, 0.0, 0.0, 0.0
-    dxi = Hi - Hj + dphi
+    dH = Hi - Hj
+    dxi = dH + dphi
     mean = 0.5 * (ri + rj)
-    if mean == 0.0:  # the one-sided derivatives of an empty edge: only inflow changes it
-        return 0.0, max(dxi, 0.0) + dPi, min(dxi, 0.0) - dPj, 0.0
-    if Hi == Hj or abs(ri - rj) <= NEAR * mean:
-        M = mean
-        f, fi, fj = M * dxi, 0.5 * dxi + dPi, 0.5 * dxi - dPj
-    else:
-        dH = Hi - Hj
-        M = (Pi - Pj) / dH
-        # dM/drho_i = H''_i (rho_i - M) / dH, with H'' = P'/rho
-        Mi = dPi * (1.0 - M / ri) / dH if ri > 0.0 else 0.0
-        Mj = dPj * (M / rj - 1.0) / dH if rj > 0.0 else 0.0
-        f, fi, fj = Pi - Pj + M * dphi, dPi + Mi * dphi, -dPj + Mj * dphi
+    near = dH == 0.0 or abs(ri - rj) <= NEAR * mean
+    inverse = 1.0 / (1.0 if near else dH)
+    M = mean if near else (Pi - Pj) * inverse
+    f = mean * dxi if near else (Pi - Pj) + M * dphi
+    # dM/drho_i = H''_i (rho_i - M) / dH, with H'' = P'/rho; a value that is 0 has no share in M
+    fi = dPi + (0.5 * dxi if near else (dPi * (1.0 - M * si) * inverse * dphi if ri > 0.0 else 0.0))
+    fj = -dPj + (0.5 * dxi if near else (dPj * (M * sj - 1.0) * inverse * dphi if rj > 0.0 else 0.0))
+    negative = a < 0.0  # such an edge is bounded by its lower end
+    leaves_i = ri < rj if negative else f >= 0.0
     k = 1.0 if upwind else LIMIT
-    leaves_i = f >= 0.0 if a >= 0.0 else ri < rj  # a negative edge is bounded by its lower end
     bound = k * (ri if leaves_i else rj)
-    if bound < M or (upwind and a >= 0.0):
-        if leaves_i:
-            fi, fj = k * (dxi + dPi), -k * (ri / rj if rj > 0.0 else 0.0) * dPj
-        else:
-            fi, fj = k * (rj / ri if ri > 0.0 else 0.0) * dPi, k * (dxi - dPj)
-        f, M = bound * dxi, bound
-    return f, fi, fj, M
+    cut = bound < M or (upwind and not negative)
+    f = bound * dxi if cut else f
+    fi = (k * (dxi + dPi) if leaves_i else k * rj * si * dPi) if cut else fi
+    fj = (-k * ri * sj * dPj if leaves_i else k * (dxi - dPj)) if cut else fj
+    M = bound if cut else M
+    empty = mean == 0.0  # one-sided derivatives: only inflow changes an empty edge
+    fi = max(dxi, 0.0) + dPi if empty else fi
+    fj = min(dxi, 0.0) - dPj if empty else fj
+    weight = 0.0 if clip and negative else a
+    return weight * f, weight * fi, weight * fj, weight * M, dxi
 
 
 @njit(cache=True, error_model="numpy")
-def assemble(indptr, cols, weight, r, P, H, dP, phi, upwind, clip, outflow, diagonal, off, drift):  # type: ignore[no-untyped-def]
-    """Row by row: outflow_i = sum_j F_ij, its derivatives, and the weights theta a M of drift.
+def assemble(edges, r, P, H, dP, phi, upwind, clip, tau, mass, diagonal, here, back, outflow, values, drift):  # type: ignore[no-untyped-def]
+    """Fluxes out of the nodes, and the matrix diag(mass) + tau d(outflow)/d(rho), each edge taken once.
 
-    The CSR arrays are those of a NodeGraph; r, P, H, dP, phi have the ghosts appended. Fills outflow,
-    diagonal (owned nodes), off and drift (entries of the rows).
+    Args:
+        edges: indptr, cols, weight of `EdgeMatrix.edges`.
+        r, P, H, dP, phi: values at the owned nodes, then at the ghosts.
+        mass: of the owned nodes.
+        diagonal, here, back: places in `values`, of an `EdgeMatrix`.
+        outflow: set to sum_j F_ij at the owned nodes; what comes after them is scratch.
+        values: of the `EdgeMatrix`; all of its entries are set.
+        drift: set to a theta M of the edges.
 
     Returns:
-        The sum of F_ij (xi_i - xi_j) over the owned rows: twice this rank's dissipation.
+        sum F_ij (xi_i - xi_j) over this rank's edges, half of it where the other end is a ghost: its
+        share of the dissipation; and sum_i |d outflow_i / d rho_i| rho_i.
     """
-    work = 0.0
-    for i in range(len(outflow)):
-        out = diag = 0.0
-        for k in range(indptr[i], indptr[i + 1]):
-            j, a = cols[k], weight[k]
-            f, fi, fj, M = edge(
-                r[i], r[j], P[i], P[j], H[i], H[j], dP[i], dP[j], phi[i] - phi[j], a, upwind, clip
+    indptr, cols, weight = edges
+    n = len(mass)
+    diag, s = np.zeros(len(r)), np.empty(len(r))
+    for i in range(len(r)):
+        s[i] = 1.0 / max(r[i], SMALLEST) if r[i] > 0.0 else 0.0
+        outflow[i] = 0.0
+    work = size = 0.0
+    for i in range(n):
+        ri, si, Pi, Hi, dPi, phi_i = r[i], s[i], P[i], H[i], dP[i], phi[i]
+        out = diag_i = 0.0
+        for e in range(indptr[i], indptr[i + 1]):
+            j = cols[e]
+            F, Fi, Fj, M, dxi = edge(
+                ri, r[j], si, s[j], Pi, P[j], Hi, H[j], dPi, dP[j], phi_i - phi[j], weight[e], upwind, clip
             )
-            out += a * f
-            diag += a * fi
-            off[k] = a * fj
-            drift[k] = a * M
-            work += a * f * (H[i] - H[j] + phi[i] - phi[j])
-        outflow[i] = out
-        diagonal[i] = diag
-    return work
+            out += F
+            outflow[j] -= F
+            diag_i += Fi
+            diag[j] -= Fj
+            values[here[e]] = tau * Fj
+            values[back[e]] = -tau * Fi
+            drift[e] = M
+            work += F * dxi if j < n else 0.5 * F * dxi
+        # rows before this one have added their share, and none after it will
+        outflow[i] += out
+        diag[i] += diag_i
+        values[diagonal[i]] = mass[i] + tau * diag[i]
+        size += abs(diag[i]) * ri
+    return work, size
 
 
 @njit(cache=True, error_model="numpy")
-def drift_apply(indptr, cols, drift, w, out):  # type: ignore[no-untyped-def]
-    """out_i = sum_j drift_ij (w_i - w_j); w has the ghosts appended."""
-    for i in range(len(out)):
+def drift_apply(edges, drift, w, out):  # type: ignore[no-untyped-def]
+    """out_i = sum_j drift_ij (w_i - w_j); w has the ghosts appended, and out room for them."""
+    indptr, cols, _ = edges
+    out[:] = 0.0
+    for i in range(len(indptr) - 1):
         s = 0.0
-        for k in range(indptr[i], indptr[i + 1]):
-            s += drift[k] * (w[i] - w[cols[k]])
-        out[i] = s
+        for e in range(indptr[i], indptr[i + 1]):
+            flow = drift[e] * (w[i] - w[cols[e]])
+            s += flow
+            out[cols[e]] -= flow
+        out[i] += s
