@@ -1,4 +1,4 @@
-"""Finite-element applications on DOLFINx, coupled to inverse problems, control and machine learning.
+"""Finite-element applications on DOLFINx, coupled to inverse problems, control and learning.
 
 Importing this package loads neither DOLFINx nor JAX.
 """

@@ -30,7 +30,11 @@ class Case(Table):
     name: str = Field("", description="name of the run folder; the case file's own name if empty")
     title: str = Field("", description="one line for people, shown in pictures and tables")
     seed: int = Field(0, ge=0, description="seed of everything random")
-    folder: Path = Field(Path("."), exclude=True, description="where relative files are looked for: the case's folder")
+    folder: Path = Field(
+        Path("."),
+        exclude=True,
+        description="where relative files are looked for: the case's folder",
+    )
 
     def file(self, path: str | Path) -> Path:
         """The path of a data file that the case names, relative to the case's own folder.
@@ -40,7 +44,9 @@ class Case(Table):
         """
         found = (self.folder / path).resolve()
         if not found.is_file():
-            raise CaseError(f"no file {found} (the case names {str(path)!r}, relative to {self.folder.resolve()})")
+            raise CaseError(
+                f"no file {found} (the case names {str(path)!r}, relative to its own folder)"
+            )
         return found
 
 
@@ -56,7 +62,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "aggregation-diffusion": Kind(
         "fem_apps.problems.aggregation_diffusion",
-        "d_t rho = div(rho grad(H'(rho) + V + W*rho)): structure-preserving gradient flow of a density",
+        "d_t rho = div(rho grad(H'(rho) + V + W*rho)): gradient flow of a density, structure kept",
     ),
 }
 
@@ -87,7 +93,9 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     for override in overrides:
         _set(raw, override)
     if not isinstance(raw.get("kind"), str):
-        raise CaseError(f"{path}: the key 'kind' is missing; known kinds: {', '.join(sorted(KINDS))}")
+        raise CaseError(
+            f"{path}: the key 'kind' is missing; known kinds: {', '.join(sorted(KINDS))}"
+        )
     raw.setdefault("folder", str(path.parent.resolve()))
     raw["name"] = raw.get("name") or path.stem
     return raw
@@ -104,10 +112,8 @@ def _set(raw: dict[str, Any], override: str) -> None:
     *tables, last = key.strip().split(".")
     node: Any = raw
     for name in tables:
-        if isinstance(node, list):
-            node = _entry(node, name, override)
-        else:
-            node = node.setdefault(name, {})
+        is_list = isinstance(node, list)
+        node = _entry(node, name, override) if is_list else node.setdefault(name, {})
         if not isinstance(node, dict | list):
             raise CaseError(f"--set {override!r}: {name!r} is a value, not a table")
     if isinstance(node, list):
@@ -147,7 +153,9 @@ def parse_table[T: BaseModel](model: type[T], raw: dict[str, Any], where: str) -
     try:
         return model.model_validate(raw)
     except ValidationError as e:
-        raise CaseError(f"{where}: " + "; ".join(_explain(model, err) for err in e.errors())) from None
+        raise CaseError(
+            f"{where}: " + "; ".join(_explain(model, err) for err in e.errors())
+        ) from None
 
 
 def _explain(model: type[BaseModel], error: Any) -> str:
@@ -161,7 +169,11 @@ def _explain(model: type[BaseModel], error: Any) -> str:
     if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
         tags = error.get("ctx", {}).get("expected_tags") or ", ".join(_tags(model, loc))
         found = error.get("ctx", {}).get("tag")
-        return f"{key}.type " + (f"= {found!r} is not known" if found else "is missing") + f"; allowed: {tags}"
+        return (
+            f"{key}.type "
+            + (f"= {found!r} is not known" if found else "is missing")
+            + f"; allowed: {tags}"
+        )
     message = str(error["msg"]).removeprefix("Value error, ")
     value = error.get("input")
     shown = repr(value) if not isinstance(value, dict | list | BaseModel) else "this table"
@@ -204,4 +216,6 @@ def _tables(annotation: Any) -> list[Any]:
 
 def _tag(model: Any) -> Any:
     field = model.model_fields.get("type")
-    return get_args(field.annotation)[0] if field is not None and get_args(field.annotation) else None
+    return (
+        get_args(field.annotation)[0] if field is not None and get_args(field.annotation) else None
+    )

@@ -1,7 +1,7 @@
 """The command line `fem-apps`.
 
-What it imports at the top is what `--help` costs; DOLFINx, PETSc and MPI load inside commands, after
-the case has said which PETSc it needs.
+What it imports at the top is what `--help` costs; DOLFINx, PETSc and MPI load inside commands,
+after the case has said which PETSc it needs.
 """
 
 from __future__ import annotations
@@ -19,14 +19,20 @@ from fem_apps import __version__
 from fem_apps.errors import FemAppsError
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 log = logging.getLogger(__name__)
 
 # seconds that a rank with an error waits for the others to have the same one
 PATIENCE = 20.0
 
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Override a key of the case.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Override a key of the case."),
+]
 
 
 def main() -> None:
@@ -86,12 +92,16 @@ def _end_all_ranks() -> None:
 
 
 def _use_scalars_of(kind: str) -> None:
-    """Start again with the complex PETSc where the kind needs it: the choice is made as Python starts."""
+    """Start again with the complex PETSc where the kind needs it: Python's start chooses it."""
     from fem_apps.case import KINDS
     from fem_apps.compat import complex_environment
     from fem_apps.errors import CaseError
 
-    if kind not in KINDS or KINDS[kind].scalar != "complex" or os.environ.get("FEM_APPS_SCALAR") == "complex":
+    if (
+        kind not in KINDS
+        or KINDS[kind].scalar != "complex"
+        or os.environ.get("FEM_APPS_SCALAR") == "complex"
+    ):
         return
     found = complex_environment()
     if found is None:
@@ -99,8 +109,9 @@ def _use_scalars_of(kind: str) -> None:
 
         if not issubclass(PETSc.ScalarType, complex):
             raise CaseError(
-                f"kind = {kind!r} needs PETSc with complex scalars, and this environment has real ones only. Remedy: "
-                "conda install 'petsc=*=complex*', or run_mpi.sh with its own userland (FEM_APPS_SUITE=trixie)"
+                f"kind = {kind!r} needs PETSc with complex scalars, and this environment has real "
+                "ones only. Remedy: conda install 'petsc=*=complex*', or run_mpi.sh with its own "
+                "userland (FEM_APPS_SUITE=trixie)"
             )
         return
     os.execve(sys.executable, sys.orig_argv, {**os.environ, **found, "FEM_APPS_SCALAR": "complex"})
@@ -116,7 +127,9 @@ def _log_to_terminal(verbose: bool) -> None:
 
 
 @app.callback(invoke_without_command=True)
-def _top(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
     """Finite-element applications on DOLFINx: one command runs a case, in parallel under mpirun."""
     if version:
         typer.echo(f"fem-apps {__version__}")
@@ -126,11 +139,20 @@ def _top(version: Annotated[bool, typer.Option("--version", help="Print the vers
 @app.command()
 def run(
     case: Annotated[Path, typer.Argument(help="The case, a TOML file.", show_default=False)],
-    petsc: Annotated[list[str] | None, typer.Argument(metavar="[-- PETSC_OPTIONS]", help="Options for PETSc.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder.  [default: runs/<case name>]", show_default=False)] = None,
+    petsc: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- PETSC_OPTIONS]", help="Options for PETSc.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Run folder.  [default: runs/<case name>]", show_default=False),
+    ] = None,
     overrides: Set = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run folder.")] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="Continue an interrupted run, on any rank count.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing run folder.")
+    ] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Continue an interrupted run, on any rank count.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
 ) -> None:
     """Run a case; its results go to a run folder."""
@@ -150,7 +172,9 @@ def run(
     _log_to_terminal(verbose)
     checked = validate(raw, str(case))
     module = application(checked.kind)
-    handle = open_run(comm, checked, out or Path("runs") / checked.name, overwrite=overwrite, restart=restart)
+    handle = open_run(
+        comm, checked, out or Path("runs") / checked.name, overwrite=overwrite, restart=restart
+    )
     try:
         metrics = module.run(checked, handle)
     except Interrupted as e:
@@ -179,7 +203,9 @@ def list_kinds() -> None:
 
 
 @app.command()
-def describe(kind: Annotated[str, typer.Argument(help="A kind that `list` prints.", show_default=False)]) -> None:
+def describe(
+    kind: Annotated[str, typer.Argument(help="A kind that `list` prints.", show_default=False)],
+) -> None:
     """The keys of a kind of case, with their defaults and meanings."""
     from fem_apps.case import application
     from fem_apps.describe import lines
@@ -191,9 +217,14 @@ def describe(kind: Annotated[str, typer.Argument(help="A kind that `list` prints
 
 @app.command()
 def mesh(
-    source: Annotated[str, typer.Argument(help="A case, a geometry of meshes/, or a mesh file.", show_default=False)],
+    source: Annotated[
+        str,
+        typer.Argument(help="A case, a geometry of meshes/, or a mesh file.", show_default=False),
+    ],
     overrides: Set = None,
-    out: Annotated[Path | None, typer.Option(help="Write the mesh there, as XDMF for ParaView.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the mesh there, as XDMF for ParaView.")
+    ] = None,
 ) -> None:
     """Make or read a mesh and say what it is."""
     from mpi4py import MPI

@@ -63,8 +63,13 @@ def complex_environment() -> dict[str, str] | None:
         return {"PETSC_DIR": str(debian)}
     container = sorted(Path("/usr/local/dolfinx-complex/lib").glob("python3*/dist-packages"))
     if container:
-        old = [p for p in os.environ.get("PYTHONPATH", "").split(":") if p and "dolfinx-real" not in p]
-        return {"PETSC_ARCH": "linux-gnu-complex128-32", "PYTHONPATH": ":".join([str(container[0]), *old])}
+        old = [
+            p for p in os.environ.get("PYTHONPATH", "").split(":") if p and "dolfinx-real" not in p
+        ]
+        return {
+            "PETSC_ARCH": "linux-gnu-complex128-32",
+            "PYTHONPATH": ":".join([str(container[0]), *old]),
+        }
     return None
 
 

@@ -45,7 +45,11 @@ def _first_line(table: type[BaseModel]) -> str:
 def _tables(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [t for a in get_args(annotation) for t in _tables(a)] if get_origin(annotation) is not None else []
+    return (
+        [t for a in get_args(annotation) for t in _tables(a)]
+        if get_origin(annotation) is not None
+        else []
+    )
 
 
 def _type(annotation: Any) -> str:
@@ -53,10 +57,18 @@ def _type(annotation: Any) -> str:
         return " | ".join(repr(a) for a in get_args(annotation))
     args = get_args(annotation)
     if args:
-        return " | ".join(_type(a) for a in args if a is not type(None) and a is not Ellipsis and not hasattr(a, "description"))
+        return " | ".join(
+            _type(a)
+            for a in args
+            if a is not type(None) and a is not Ellipsis and not hasattr(a, "description")
+        )
     return getattr(annotation, "__name__", str(annotation))
 
 
 def _limit(metadata: Any) -> str:
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "min_length": "length >="}
-    return ", ".join(f"{s} {getattr(metadata, a)}" for a, s in signs.items() if getattr(metadata, a, None) is not None)
+    return ", ".join(
+        f"{s} {getattr(metadata, a)}"
+        for a, s in signs.items()
+        if getattr(metadata, a, None) is not None
+    )

@@ -48,7 +48,9 @@ def _petsc() -> tuple[bool, str]:
     from petsc4py import PETSc
 
     external = [p for p in ("mumps", "hypre", "superlu_dist") if PETSc.Sys.hasExternalPackage(p)]
-    return True, ".".join(map(str, PETSc.Sys.getVersion())) + (" with " + ", ".join(external) if external else "")
+    return True, ".".join(map(str, PETSc.Sys.getVersion())) + (
+        " with " + ", ".join(external) if external else ""
+    )
 
 
 def _scalar() -> tuple[bool, str]:
@@ -65,7 +67,11 @@ def _complex() -> tuple[bool, str]:
         return issubclass(PETSc.ScalarType, complex), "the PETSc that is loaded"
     code = "from petsc4py import PETSc; print(PETSc.ScalarType.__name__)"
     out = subprocess.run(
-        [sys.executable, "-c", code], env={**_alone(), **found}, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code],
+        env={**_alone(), **found},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     return out.stdout.strip() == "complex128", "chosen by the case that needs it"
 
@@ -106,17 +112,24 @@ def _blas() -> tuple[bool, str]:
 def _adios2() -> tuple[bool, str]:
     import dolfinx
 
-    return bool(dolfinx.has_adios2), "VTX output for ParaView" if dolfinx.has_adios2 else "fields go to XDMF instead"
+    return bool(
+        dolfinx.has_adios2
+    ), "VTX output for ParaView" if dolfinx.has_adios2 else "fields go to XDMF instead"
 
 
 def _rendering() -> tuple[bool, str]:
     code = (
-        "import pyvista as pv; p = pv.Plotter(off_screen=True, window_size=(64, 64)); p.add_mesh(pv.Sphere());"
+        "import pyvista as pv; p = pv.Plotter(off_screen=True, window_size=(64, 64));"
+        "p.add_mesh(pv.Sphere());"
         "print(p.screenshot(return_img=True).std() > 1); print(pv.__version__)"
     )
-    out = subprocess.run([sys.executable, "-c", code], env=_alone(), capture_output=True, text=True, timeout=120)
+    out = subprocess.run(
+        [sys.executable, "-c", code], env=_alone(), capture_output=True, text=True, timeout=120
+    )
     said = out.stdout.split()
-    return said[:1] == ["True"], f"pyvista {said[1]}" if len(said) > 1 else f"the test picture failed ({out.returncode})"
+    return said[:1] == ["True"], f"pyvista {said[1]}" if len(
+        said
+    ) > 1 else f"the test picture failed ({out.returncode})"
 
 
 def _package(name: str) -> Callable[[], tuple[bool, str]]:
@@ -125,20 +138,47 @@ def _package(name: str) -> Callable[[], tuple[bool, str]]:
 
 def _alone() -> dict[str, str]:
     """The environment without what makes a child believe that it is a rank."""
-    return {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_", "PMIX_", "PRTE_", "PMI_"))}
+    return {
+        k: v for k, v in os.environ.items() if not k.startswith(("OMPI_", "PMIX_", "PRTE_", "PMI_"))
+    }
 
 
 CHECKS: tuple[tuple[str, Callable[[], tuple[bool, str]], str, bool], ...] = (
     ("DOLFINx", _dolfinx, ENVIRONMENT, True),
     ("PETSc", _petsc, ENVIRONMENT, True),
     ("scalar type", _scalar, ENVIRONMENT, True),
-    ("complex PETSc", _complex, "conda install 'petsc=*=complex*' in an environment of its own, or run_mpi.sh", False),
+    (
+        "complex PETSc",
+        _complex,
+        "conda install 'petsc=*=complex*' in an environment of its own, or run_mpi.sh",
+        False,
+    ),
     ("MPI", _mpi, ENVIRONMENT, True),
-    ("gmsh", _gmsh, "pip install gmsh (and the system packages libglu1-mesa, libxft2), or conda install python-gmsh", True),
+    (
+        "gmsh",
+        _gmsh,
+        "pip install gmsh (and libglu1-mesa, libxft2), or conda install python-gmsh",
+        True,
+    ),
     ("JAX", _jax, "pip install jax equinox optax diffrax", False),
-    ("BLAS", _blas, "install OpenBLAS (Debian: libopenblas0-pthread); the reference BLAS runs at 1 GF/s", False),
-    ("ADIOS2", _adios2, "a DOLFINx built with ADIOS2 (conda-forge's is); runs write XDMF without it", False),
-    ("off-screen rendering", _rendering, "Debian: libegl1; pip install pyvista; runs leave pictures out without it", False),
+    (
+        "BLAS",
+        _blas,
+        "install OpenBLAS (Debian: libopenblas0-pthread); the reference BLAS runs at 1 GF/s",
+        False,
+    ),
+    (
+        "ADIOS2",
+        _adios2,
+        "a DOLFINx built with ADIOS2 (conda-forge's is); runs write XDMF without it",
+        False,
+    ),
+    (
+        "off-screen rendering",
+        _rendering,
+        "Debian: libegl1; pip install pyvista; runs leave pictures out without it",
+        False,
+    ),
     ("finufft", _package("finufft"), "pip install finufft", True),
     ("numba", _package("numba"), "pip install numba", True),
     ("meshio", _package("meshio"), "pip install meshio", True),

@@ -37,7 +37,13 @@ class SolveError(FemAppsError):
         history: Sequence[float] = (),
         advice: str = "",
     ) -> None:
-        self.what, self.reason, self.time, self.history, self.advice = what, reason, time, tuple(history), advice
+        self.what, self.reason, self.time, self.history, self.advice = (
+            what,
+            reason,
+            time,
+            tuple(history),
+            advice,
+        )
         text = f"{what} failed: {reason}"
         if time is not None:
             text += f" at t = {time:.6g}"

@@ -291,7 +291,7 @@ def _sphere_coefficients(
 ) -> tuple[np.ndarray, np.ndarray]:
     """a_l = 2 pi int_-1^1 f(t) P_l(t) dt, l < count, and the sup norm of a term over a_l."""
     t, w = np.polynomial.legendre.leggauss(2 * count + 20)
-    l = np.arange(count)  # noqa: E741
+    l = np.arange(count)
     return 2 * np.pi * eval_legendre(l[:, None], t) @ (w * f(t)), (2 * l + 1) / (4 * np.pi)
 
 
@@ -310,7 +310,7 @@ def real_harmonics(x: np.ndarray, degree: int) -> np.ndarray:
         part = x[start : start + 512]
         theta = np.arccos(np.clip(part[:, 2] / np.linalg.norm(part, axis=1), -1, 1))
         Y = sph_harm_y_all(degree, degree, theta, np.arctan2(part[:, 1], part[:, 0]))
-        for l in range(degree + 1):  # noqa: E741
+        for l in range(degree + 1):
             block = out[start : start + 512, l**2 : (l + 1) ** 2]
             block[:, 0] = Y[l, 0].real
             block[:, 1::2] = np.sqrt(2) * Y[l, 1 : l + 1].real.T

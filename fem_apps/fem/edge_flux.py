@@ -53,7 +53,9 @@ def edge(ri, rj, si, sj, Pi, Pj, Hi, Hj, dPi, dPj, dphi, a, upwind, clip):  # ty
     f = mean * dxi if near else (Pi - Pj) + M * dphi
     # dM/drho_i = H''_i (rho_i - M) / dH, with H'' = P'/rho; a value that is 0 has no share in M
     fi = dPi + (0.5 * dxi if near else (dPi * (1.0 - M * si) * inverse * dphi if ri > 0.0 else 0.0))
-    fj = -dPj + (0.5 * dxi if near else (dPj * (M * sj - 1.0) * inverse * dphi if rj > 0.0 else 0.0))
+    fj = -dPj + (
+        0.5 * dxi if near else (dPj * (M * sj - 1.0) * inverse * dphi if rj > 0.0 else 0.0)
+    )
     negative = a < 0.0  # such an edge is bounded by its lower end
     leaves_i = ri < rj if negative else (dxi if empty else f) >= 0.0
     k = 1.0 if upwind else LIMIT
@@ -72,7 +74,9 @@ def edge(ri, rj, si, sj, Pi, Pj, Hi, Hj, dPi, dPj, dphi, a, upwind, clip):  # ty
 
 
 @njit(cache=True, error_model="numpy")
-def assemble(edges, r, P, H, dP, phi, upwind, clip, tau, mass, diagonal, here, back, outflow, values, drift):  # type: ignore[no-untyped-def]
+def assemble(
+    edges, r, P, H, dP, phi, upwind, clip, tau, mass, diagonal, here, back, outflow, values, drift
+):  # type: ignore[no-untyped-def]
     """Fluxes out of the nodes, and the matrix diag(mass) + tau d(outflow)/d(rho), each edge taken once.
 
     Args:
@@ -101,7 +105,20 @@ def assemble(edges, r, P, H, dP, phi, upwind, clip, tau, mass, diagonal, here, b
         for e in range(indptr[i], indptr[i + 1]):
             j = cols[e]
             F, Fi, Fj, M, dxi = edge(
-                ri, r[j], si, s[j], Pi, P[j], Hi, H[j], dPi, dP[j], phi_i - phi[j], weight[e], upwind, clip
+                ri,
+                r[j],
+                si,
+                s[j],
+                Pi,
+                P[j],
+                Hi,
+                H[j],
+                dPi,
+                dP[j],
+                phi_i - phi[j],
+                weight[e],
+                upwind,
+                clip,
             )
             out += F
             outflow[j] -= F

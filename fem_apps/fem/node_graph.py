@@ -39,7 +39,7 @@ class NodeGraph:
         ghosts: global numbers of the ghost nodes.
         stiffness: S as a PETSc matrix (on a torus, of the identified nodes).
         lattice: period vectors, empty unless periodic.
-        fold: matrix (dofs of V x nodes) that repeats nodal values on all images; None if not periodic.
+        fold: matrix (dofs of V x nodes) that repeats nodal values on all images; or None.
     """
 
     comm: MPI.Comm
@@ -69,11 +69,13 @@ class NodeGraph:
     @cached_property
     def spacing(self) -> float:
         """Typical distance of neighbours: (measure / nodes)^(1/tdim)."""
-        return float((self.comm.allreduce(self.mass.sum()) / self.size) ** (1 / self.V.mesh.topology.dim))
+        return float(
+            (self.comm.allreduce(self.mass.sum()) / self.size) ** (1 / self.V.mesh.topology.dim)
+        )
 
     @cached_property
     def obtuse(self) -> float:
-        """Share of the edge weights that is negative: 0 where the mesh has the M-matrix property."""
+        """Share of the edge weights that is negative; 0: the mesh has the M-matrix property."""
         bad = self.comm.allreduce(-float(np.minimum(self.weight, 0).sum()))
         return bad / self.comm.allreduce(float(np.abs(self.weight).sum()))
 
@@ -124,7 +126,10 @@ def build(mesh: Any, lattice: tuple[tuple[float, ...], ...] = ()) -> NodeGraph:
     m = fem_petsc.assemble_vector(fem.form(ufl.conj(v) * ufl.dx))
     m.ghostUpdate(addv=PETSc.InsertMode.ADD, mode=PETSc.ScatterMode.REVERSE)
     n = V.dofmap.index_map.size_local
-    x, mass = V.tabulate_dof_coordinates()[:n, : mesh.geometry.dim].copy(), m.array_r[:n].real.copy()
+    x, mass = (
+        V.tabulate_dof_coordinates()[:n, : mesh.geometry.dim].copy(),
+        m.array_r[:n].real.copy(),
+    )
     m.destroy()
     fold = None
     if lattice:
@@ -146,7 +151,13 @@ def _fold_down(fold: PETSc.Mat, dofs: np.ndarray) -> np.ndarray:
 
 
 def _from_stiffness(
-    comm: MPI.Comm, V: fem.FunctionSpace, x: np.ndarray, mass: np.ndarray, S: PETSc.Mat, lattice: Any, fold: Any
+    comm: MPI.Comm,
+    V: fem.FunctionSpace,
+    x: np.ndarray,
+    mass: np.ndarray,
+    S: PETSc.Mat,
+    lattice: Any,
+    fold: Any,
 ) -> NodeGraph:
     indptr, columns, values = S.getValuesCSR()
     first, last = S.getOwnershipRange()
@@ -178,9 +189,11 @@ def _from_stiffness(
 def _fold(
     comm: MPI.Comm, x: np.ndarray, lattice: tuple[tuple[float, ...], ...]
 ) -> tuple[PETSc.Mat, np.ndarray]:
-    """Matrix (dofs x nodes) with a single 1 a row, which node each dof is an image of; the nodes' coordinates."""
-    dofs = comm.gather(x)
-    parts = on_rank_zero(comm, lambda: _identify(dofs, np.atleast_2d(np.array(lattice, dtype=float))))
+    """Matrix (dofs x nodes), a 1 where the dof is an image of the node; the nodes' coordinates."""
+    dofs: list[np.ndarray] = comm.gather(x) or []
+    parts = on_rank_zero(
+        comm, lambda: _identify(dofs, np.atleast_2d(np.array(lattice, dtype=float)))
+    )
     node, coordinates = parts[comm.rank]
     sizes = ((len(x), PETSc.DETERMINE), (len(coordinates), PETSc.DETERMINE))
     P = PETSc.Mat().createAIJ(sizes, nnz=(1, 1), comm=comm)
@@ -208,10 +221,11 @@ def _identify(dofs: list[np.ndarray], basis: np.ndarray) -> list[tuple[np.ndarra
     if not np.allclose(span, 1, atol=1e-8) or (np.bincount(node)[node[on_side]] < 2).any():
         alone = int((np.bincount(node)[node[on_side]] < 2).sum())
         raise CaseError(
-            f"the mesh is not periodic under {basis.tolist()}: it spans {span.tolist()} periods, and {alone} of "
-            f"{int(on_side.sum())} nodes on its sides have no image. Mesh opposite sides alike (gmsh: Periodic Curve)"
+            f"the mesh is not periodic under {basis.tolist()}: it spans {span.tolist()} periods, "
+            f"and {alone} of {int(on_side.sum())} nodes on its sides have no image. Mesh opposite "
+            "sides alike (gmsh: Periodic Curve)"
         )
-    # a node stands where its image with the least lattice coordinates does, and belongs to that dof's rank
+    # a node stands where its image of least lattice coordinates does, and is that dof's rank's
     order = np.lexsort((f.sum(axis=1), node))
     representative = order[np.concatenate([[True], np.diff(node[order]) > 0])]
     owner = rank_of[representative]

@@ -17,7 +17,9 @@ def reason_name(reasons: type, value: int) -> str:
     return names.get(value, str(value))
 
 
-def set_options(solver: PETSc.KSP | PETSc.SNES, defaults: Mapping[str, Any], prefix: str = "") -> None:
+def set_options(
+    solver: PETSc.KSP | PETSc.SNES, defaults: Mapping[str, Any], prefix: str = ""
+) -> None:
     """Give a solver its defaults; what the option database already holds under its prefix wins."""
     solver.setOptionsPrefix(prefix)
     database = PETSc.Options(prefix)
@@ -36,7 +38,9 @@ def factorised(A: PETSc.Mat, *, spd: bool = False, prefix: str = "") -> PETSc.KS
         A.setOption(PETSc.Mat.Option.SPD, True)
     ksp.setOperators(A)
     kind = "cholesky" if spd else "lu"
-    set_options(ksp, {"ksp_type": "preonly", "pc_type": kind, "pc_factor_mat_solver_type": "mumps"}, prefix)
+    set_options(
+        ksp, {"ksp_type": "preonly", "pc_type": kind, "pc_factor_mat_solver_type": "mumps"}, prefix
+    )
     ksp.setUp()
     return ksp
 
@@ -55,7 +59,7 @@ def solve(ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec, what: str, time: float | N
             reason_name(PETSc.KSP.ConvergedReason, reason),
             time=time,
             history=ksp.getConvergenceHistory(),
-            advice="a direct solver (-- -ksp_type preonly -pc_type lu -pc_factor_mat_solver_type mumps)",
+            advice="a direct solver: -- -pc_type lu -pc_factor_mat_solver_type mumps",
         )
     return int(ksp.getIterationNumber())
 
@@ -67,7 +71,7 @@ class Newton:
         J: the Jacobian, or a shell that applies it; P: what the preconditioner is made of.
         residual: F at x, both owned arrays. Collective.
         jacobian: sets the entries of J and P at x. Collective.
-        size: of a residual, in the unit of `tolerance`; the iteration has converged when it is below.
+        size: of a residual, in the unit of `tolerance`: converged when it is below.
         tolerance: called at each iteration, since rounding may set a floor that depends on x.
     """
 
@@ -132,7 +136,7 @@ class Newton:
                 name,
                 time=time,
                 history=self.history,
-                advice="a smaller first step (time.dt), or -- -pc_type lu -pc_factor_mat_solver_type mumps",
+                advice="a smaller first step, or -- -pc_type lu -pc_factor_mat_solver_type mumps",
             )
         return self._x.array_r.copy(), int(self.snes.getIterationNumber())
 

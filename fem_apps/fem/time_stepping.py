@@ -26,17 +26,27 @@ class StepControl(Table):
     """The keys of a case's `[time]` table that choose step sizes."""
 
     end: float = Field(gt=0, description="final time")
-    dt: float | None = Field(None, gt=0, description="first step; from the initial rate of change if left out")
+    dt: float | None = Field(
+        None, gt=0, description="first step; from the initial rate of change if left out"
+    )
     dt_max: float | None = Field(None, gt=0, description="largest step")
-    dt_min: float = Field(1e-14, gt=0, description="smallest step, relative to the final time; below it the run fails")
-    tolerance: float = Field(1e-3, ge=0, description="local error a step, relative; 0: all steps have length dt")
-    growth: float = Field(2.0, gt=1, description="largest ratio of two steps that follow each other")
+    dt_min: float = Field(
+        1e-14, gt=0, description="smallest step, relative to the final time; below it the run fails"
+    )
+    tolerance: float = Field(
+        1e-3, ge=0, description="local error a step, relative; 0: all steps have length dt"
+    )
+    growth: float = Field(
+        2.0, gt=1, description="largest ratio of two steps that follow each other"
+    )
 
 
 class Stepped(Protocol):
     """What a state must tell."""
 
-    t: float
+    @property
+    def t(self) -> float:
+        """The time."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class Attempt[S]:
 
 @dataclass(frozen=True)
 class Step[S]:
-    """An accepted step: number, state, length, what comes next, and whether its time was asked for."""
+    """An accepted step: number, state, length, the next length, whether its time was wanted."""
 
     number: int
     state: S
@@ -74,7 +84,11 @@ def march[S: Stepped](
     """Yield the accepted steps from `state.t` to `control.end`, hitting `outputs` exactly.
 
     Args:
+        state: the start.
+        attempt: one step of the method.
+        control: step sizes and the final time.
         dt: length of the first step that is tried.
+        outputs: times to hit.
         number: that of the step before the first one, for a run that continues.
 
     Raises:
@@ -88,7 +102,11 @@ def march[S: Stepped](
             dt = min(dt, longest)
             left = goal - state.t
             # land on the goal; two equal steps rather than a long and a tiny one
-            trial = left if left <= dt * (1 + 1e-9) else (left / 2 if left < 2 * dt and control.tolerance else dt)
+            trial = (
+                left
+                if left <= dt * (1 + 1e-9)
+                else (left / 2 if left < 2 * dt and control.tolerance else dt)
+            )
             try:
                 done = attempt(state, trial)
             except SolveError as error:
@@ -102,11 +120,18 @@ def march[S: Stepped](
             if control.tolerance == 0:
                 factor = 1.0 if trial == dt else dt / trial
             elif done.error > 0:
-                factor = float(np.clip(SAFETY * done.error ** (-1 / (done.order + 1)), SHRINK, control.growth))
+                factor = float(
+                    np.clip(SAFETY * done.error ** (-1 / (done.order + 1)), SHRINK, control.growth)
+                )
             if done.error > 2 and trial > control.dt_min * control.end:
                 dt = trial * factor
                 rejected += 1
-                log.debug("step %d: error %.1f times the tolerance; cut to dt = %.3g", number + 1, done.error, dt)
+                log.debug(
+                    "step %d: error %.1f times the tolerance; cut to dt = %.3g",
+                    number + 1,
+                    done.error,
+                    dt,
+                )
                 continue
             # a step shortened to hit an output time says nothing against the length before it
             dt = max(trial * factor, dt) if trial < dt and done.error <= 1 else trial * factor
@@ -121,7 +146,7 @@ def march[S: Stepped](
 
 
 def output_times(start: float, end: float, count: int, spacing: str = "linear") -> list[float]:
-    """`count` times after `start` up to `end`; `spacing` "log" takes equal ratios from end/10^4 on."""
+    """`count` times after `start` up to `end`; "log" takes equal ratios from end/10^4 on."""
     if count < 1:
         return [end]
     if spacing == "log":

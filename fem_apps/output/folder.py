@@ -1,4 +1,4 @@
-"""The run folder: who may write it, what state it is in, and the handle that an application gets."""
+"""The run folder: who may write it, what state it is in, and the handle for applications."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ class Run:
         return bool(self.comm.allreduce(self._signal, op=MPI.MAX))
 
 
-def open_run(comm: MPI.Comm, case: Case, folder: Path, *, overwrite: bool = False, restart: bool = False) -> Run:
+def open_run(
+    comm: MPI.Comm, case: Case, folder: Path, *, overwrite: bool = False, restart: bool = False
+) -> Run:
     """Make or reopen the run folder of a case. Collective.
 
     Raises:
@@ -104,14 +106,20 @@ def _prepare(case: Case, folder: Path, overwrite: bool, restart: bool) -> float:
     earlier = 0.0
     if restart:
         if not known or not (folder / "checkpoint").is_dir():
-            raise CaseError(f"--restart: {folder} holds no interrupted run (no case.toml or no checkpoint)")
+            raise CaseError(
+                f"--restart: {folder} holds no interrupted run (no case.toml or no checkpoint)"
+            )
         _same_case(tomllib.loads((folder / "case.toml").read_text()), tomllib.loads(text), folder)
-        earlier = float(read_summary(folder / "summary.json").get("wall_time", {}).get("total", 0.0))
+        earlier = float(
+            read_summary(folder / "summary.json").get("wall_time", {}).get("total", 0.0)
+        )
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not overwrite:
             raise CaseError(f"{folder} exists: give --overwrite, --restart, or another --out")
         if not known:
-            raise CaseError(f"--overwrite: {folder} is not a run folder (it has no case.toml); delete it yourself")
+            raise CaseError(
+                f"--overwrite: {folder} is not a run folder (it has no case.toml); delete it yourself"
+            )
         shutil.rmtree(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +127,10 @@ def _prepare(case: Case, folder: Path, overwrite: bool, restart: bool) -> float:
     except OSError as e:
         raise CaseError(f"cannot write the run folder {folder}: {e.strerror}") from None
     # what a killed run leaves behind is true: it was interrupted
-    write_summary(folder / "summary.json", {"status": "interrupted", "kind": case.kind, "name": case.name, "metrics": {}})
+    write_summary(
+        folder / "summary.json",
+        {"status": "interrupted", "kind": case.kind, "name": case.name, "metrics": {}},
+    )
     return earlier
 
 
@@ -132,7 +143,9 @@ def resolved(case: Case) -> str:
 
 def _same_case(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
     changed = [
-        k for k in sorted(old.keys() | new.keys()) if k not in (*CONTINUABLE, "folder") and old.get(k) != new.get(k)
+        k
+        for k in sorted(old.keys() | new.keys())
+        if k not in (*CONTINUABLE, "folder") and old.get(k) != new.get(k)
     ]
     if changed:
         raise CaseError(
@@ -140,7 +153,9 @@ def _same_case(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
         )
 
 
-def close_run(run: Run, case: Case, status: str, metrics: dict[str, Any], message: str = "") -> None:
+def close_run(
+    run: Run, case: Case, status: str, metrics: dict[str, Any], message: str = ""
+) -> None:
     """Write the summary and stop logging to the folder. Call on every rank; not collective."""
     if run.comm.rank == 0:
         total = time.perf_counter() - run._begun

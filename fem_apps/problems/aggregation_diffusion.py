@@ -2,7 +2,7 @@
 
     d_t rho = div( rho grad( H'(rho) + V + W * rho ) ),   no flux, or periodic
 
-on intervals, planar domains, volumes, circles, spheres and any surface mesh. Mass is kept, rho >= 0,
+on intervals, planar domains, volumes, circles, spheres, any surface mesh. Mass is kept, rho >= 0,
 and E(rho) = int H(rho) + int V rho + 1/2 iint W(x, y) rho(x) rho(y) falls; so do their discrete
 counterparts, at every accepted step (`edge_scheme`, `log_density`).
 """
@@ -21,8 +21,8 @@ from dolfinx.fem import petsc as fem_petsc
 from petsc4py import PETSc
 from pydantic import BeforeValidator, Field, model_validator
 
-from fem_apps.case import Table
 from fem_apps.case import Case as AnyCase
+from fem_apps.case import Table
 from fem_apps.fem import node_graph
 from fem_apps.fem.convolution import Convolution, make_convolution
 from fem_apps.fem.expressions import ExpressionText, parse
@@ -33,25 +33,34 @@ from fem_apps.meshing import MeshCase, MeshData
 from fem_apps.problems.data_files import Find
 from fem_apps.problems.edge_scheme import EdgeScheme, EdgeSolver, State
 from fem_apps.problems.free_energy import Diffusion, Internal
-from fem_apps.problems.initial_density import FromExpression, Initial, InitialDensity, field_of_file, initial_density
+from fem_apps.problems.initial_density import (
+    FromExpression,
+    Initial,
+    InitialDensity,
+    field_of_file,
+    initial_density,
+)
 from fem_apps.problems.log_density import LogDensity, LogDensitySolver
 
 SOURCE_QUADRATURE = 6
-
 
 
 def _edge_by_default(table: object) -> object:
     return {"type": "edge", **table} if isinstance(table, dict) else table
 
 
-Scheme = Annotated[EdgeScheme | LogDensity, Field(discriminator="type"), BeforeValidator(_edge_by_default)]
+Scheme = Annotated[
+    EdgeScheme | LogDensity, Field(discriminator="type"), BeforeValidator(_edge_by_default)
+]
 
 
 class Potential(Table):
     """V: an expression, or a field of a file."""
 
     expression: ExpressionText | None = Field(None, description="V(x, y, z)")
-    file: Path | None = Field(None, description="a mesh with point data, or CSV lines x[,y[,z]],value")
+    file: Path | None = Field(
+        None, description="a mesh with point data, or CSV lines x[,y[,z]],value"
+    )
     field: str | None = Field(None, description="name of the point data")
 
     @model_validator(mode="after")
@@ -64,18 +73,28 @@ class Potential(Table):
 class Time(StepControl):
     """The `[time]` table."""
 
-    steady: float = Field(0.0, ge=0, description="stop where int |d_t rho| / mass falls below this rate; 0: never")
+    steady: float = Field(
+        0.0, ge=0, description="stop where int |d_t rho| / mass falls below this rate; 0: never"
+    )
 
 
 class Output(Table):
     """What is written, and how often."""
 
-    frames: int = Field(40, ge=1, le=10000, description="times at which fields are written; hit exactly")
-    spacing: str = Field("linear", pattern="^(linear|log)$", description="of these times: linear or log")
+    frames: int = Field(
+        40, ge=1, le=10000, description="times at which fields are written; hit exactly"
+    )
+    spacing: str = Field(
+        "linear", pattern="^(linear|log)$", description="of these times: linear or log"
+    )
     fields: bool = Field(True, description="fields for ParaView")
     pictures: bool = Field(True, description="pictures and the animation")
-    checkpoint: float = Field(60.0, ge=0, description="seconds of wall time between checkpoints; 0: every step")
-    cluster_threshold: float = Field(0.1, gt=0, lt=1, description="a cluster is a part of {rho > this * max rho}")
+    checkpoint: float = Field(
+        60.0, ge=0, description="seconds of wall time between checkpoints; 0: every step"
+    )
+    cluster_threshold: float = Field(
+        0.1, gt=0, lt=1, description="a cluster is a part of {rho > this * max rho}"
+    )
 
 
 class Case(AnyCase):
@@ -85,7 +104,9 @@ class Case(AnyCase):
     diffusion: tuple[Diffusion, ...] = Field((), description="terms of H")
     potential: Potential | None = Field(None, description="V; none if left out")
     interaction: tuple[Interaction, ...] = Field((), description="terms of W")
-    source: ExpressionText | None = Field(None, description="source term s(x, y, z, t); the energy need not fall then")
+    source: ExpressionText | None = Field(
+        None, description="source term s(x, y, z, t); the energy need not fall then"
+    )
     initial: InitialDensity = Field(description="the density at time 0")
     time: Time = Field(description="final time and step sizes")
     scheme: Scheme = Field(default_factory=EdgeScheme, description="discretisation")
@@ -122,7 +143,7 @@ class Solver(Protocol):
         """The state of a density without a past."""
 
     def rate(self, state: State) -> float:
-        """int |d_t rho| / mass."""
+        """Int |d_t rho| / mass."""
 
     def attempt(self, state: State, dt: float) -> Attempt[State]:
         """One step."""
@@ -186,17 +207,24 @@ def set_up(
             stiffness=graph.stiffness,
             mass=graph.mass,
         )
-    make = EdgeSolver if isinstance(scheme, EdgeScheme) else LogDensitySolver
-    solver = make(graph, Internal(tuple(problem.diffusion)), V, convolution, scheme, graph.integral(rho), tolerance, source)
+    data_of = (graph, Internal(tuple(problem.diffusion)), V, convolution)
+    mass = graph.integral(rho)
+    solver: Solver
+    if isinstance(scheme, LogDensity):
+        solver = LogDensitySolver(*data_of, scheme, mass, tolerance, source)
+    else:
+        solver = EdgeSolver(*data_of, scheme, mass, tolerance, source)
     return Setting(graph, convolution, solver, rho)
 
 
 def _source(graph: NodeGraph, text: str) -> Callable[[float], np.ndarray]:
-    """t -> (s, phi_i) / m_i: a source is given in integrals, as it changes the mass."""
+    """T -> (s, phi_i) / m_i: a source is given in integrals, as it changes the mass."""
     mesh = graph.V.mesh
     time = fem.Constant(mesh, PETSc.ScalarType(0.0))
     s = parse(text).ufl(mesh, time)
-    form = fem.form(s * ufl.TestFunction(graph.V) * ufl.dx(metadata={"quadrature_degree": SOURCE_QUADRATURE}))
+    form = fem.form(
+        s * ufl.TestFunction(graph.V) * ufl.dx(metadata={"quadrature_degree": SOURCE_QUADRATURE})
+    )
 
     def source(t: float) -> np.ndarray:
         time.value = t
@@ -218,7 +246,7 @@ def evolve(
     scheme: EdgeScheme | LogDensity | None = None,
     outputs: Sequence[float] = (),
 ) -> Iterator[Step[State]]:
-    """Solve the problem and yield every accepted step; nodal values are those of the rank. Collective.
+    """Solve the problem; yields every accepted step, nodal values those of the rank. Collective.
 
     Raises:
         CaseError: data that do not fit the mesh.
@@ -226,7 +254,9 @@ def evolve(
     """
     s = set_up(data, problem, rho0, scheme=scheme, tolerance=time.tolerance)
     state = s.solver.start(0.0, s.rho0)
-    yield from march(state, s.solver.attempt, time, dt=first_step(s.solver, state, time), outputs=outputs)
+    yield from march(
+        state, s.solver.attempt, time, dt=first_step(s.solver, state, time), outputs=outputs
+    )
 
 
 def first_step(solver: Solver, state: State, time: StepControl) -> float:

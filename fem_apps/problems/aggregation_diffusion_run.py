@@ -1,4 +1,4 @@
-"""A case of kind aggregation-diffusion as a run: history, fields, checkpoints, diagnostics, metrics."""
+"""A case of kind aggregation-diffusion as a run: history, fields, checkpoints, metrics."""
 
 from __future__ import annotations
 
@@ -64,13 +64,15 @@ def run_case(case: Case, run: Run) -> dict[str, object]:
             seed=case.seed,
             find=case.file,
         )
-        log.info("%d nodes on %d rank(s), spacing %.3g", s.graph.size, run.comm.size, s.graph.spacing)
+        log.info(
+            "%d nodes on %d rank(s), spacing %.3g", s.graph.size, run.comm.size, s.graph.spacing
+        )
         if s.convolution is not None:
             log.info("W * rho: %s; %s", s.convolution.route, s.convolution.sign)
         if s.graph.obtuse > 0:
             run.note(
-                f"{100 * s.graph.obtuse:.2g} % of the edge weights are negative (obtuse angles); where they would "
-                "raise the energy they are dropped for the step"
+                f"{100 * s.graph.obtuse:.2g} % of the edge weights are negative (obtuse angles); "
+                "where they would raise the energy they are dropped for the step"
             )
         diagnose = Diagnostics(s.graph, case)
     with run.phase("time stepping"):
@@ -89,7 +91,9 @@ def _march(case: Case, run: Run, s: Setting, diagnose: Diagnostics) -> dict[str,
         s.graph.to_function(state.rho, u)
         frames = None
         if case.output.pictures:
-            frames = FrameRecorder(run.folder, u, label="density", resume_until=state.t if append else None)
+            frames = FrameRecorder(
+                run.folder, u, label="density", resume_until=state.t if append else None
+            )
 
         def show(step: Step[State]) -> None:
             s.graph.to_function(step.state.rho, u)
@@ -104,14 +108,17 @@ def _march(case: Case, run: Run, s: Setting, diagnose: Diagnostics) -> dict[str,
             history.write(row)
             show(step)
         saved, stopped = clock.monotonic(), None
-        for step in march(state, s.solver.attempt, case.time, dt=dt, outputs=outputs, number=number):
+        for step in march(
+            state, s.solver.attempt, case.time, dt=dt, outputs=outputs, number=number
+        ):
             row = diagnose(step, record)
             history.write(row)
             stopped = _reason_to_stop(case, s, step, row, diagnose)
             if step.at_output or stopped:
                 show(step)
             run.progress.update(
-                step.state.t / case.time.end, f"t = {step.state.t:.4g}, E = {row['free_energy']:.6g}, dt = {step.dt:.2g}"
+                step.state.t / case.time.end,
+                f"t = {step.state.t:.4g}, E = {row['free_energy']:.6g}, dt = {step.dt:.2g}",
             )
             interrupted = run.asked_to_stop()
             due = run.comm.bcast(clock.monotonic() - saved >= case.output.checkpoint)
@@ -122,7 +129,7 @@ def _march(case: Case, run: Run, s: Setting, diagnose: Diagnostics) -> dict[str,
                     s.graph.to_function(step.state.rho, u)
                     frames.save(step.state.t)
             if interrupted:
-                raise Interrupted(f"interrupted at t = {step.state.t:.6g}, step {step.number}; continue with --restart")
+                raise Interrupted(f"interrupted at t = {step.state.t:.6g}; continue with --restart")
             if stopped:
                 run.note(stopped)
                 break
@@ -204,7 +211,9 @@ class Diagnostics:
         record.min_density = min(record.min_density, low)
         record.max_density = max(record.max_density, high)
         if step.number:
-            record.energy_increase = max(record.energy_increase, (e.total - record.energy) / max(e.magnitude, 1e-300))
+            record.energy_increase = max(
+                record.energy_increase, (e.total - record.energy) / max(e.magnitude, 1e-300)
+            )
             record.first_order_steps += state.order == 1
         record.energy = e.total
         record.newton_iterations += step.iterations
@@ -235,9 +244,11 @@ class Diagnostics:
         return row
 
     def unresolved(self, state: State) -> bool:
-        """Whether some node is much denser than its neighbours: a peak below the mesh's resolution."""
+        """Whether some node is much denser than its neighbours: a peak that is not resolved."""
         g = self.graph
-        neighbours = np.bincount(self._rows, g.with_ghosts(state.rho)[g.cols], minlength=g.n) / self._degree
+        neighbours = (
+            np.bincount(self._rows, g.with_ghosts(state.rho)[g.cols], minlength=g.n) / self._degree
+        )
         total = g.integral(state.rho)
         spikes = (state.rho > SPIKE * neighbours) & (g.mass * state.rho > SHARE * total)
         return bool(g.comm.allreduce(int(spikes.sum())))
@@ -249,16 +260,24 @@ class Diagnostics:
         return float(abs(self.graph.comm.allreduce(complex(self.graph.mass @ (rho * wave)))))
 
 
-def _reason_to_stop(case: Case, s: Setting, step: Step[State], row: dict[str, Any], diagnose: Diagnostics) -> str | None:
+def _reason_to_stop(
+    case: Case, s: Setting, step: Step[State], row: dict[str, Any], diagnose: Diagnostics
+) -> str | None:
     if case.stop_when_unresolved and case.interaction and diagnose.unresolved(step.state):
-        return f"blow-up: at t = {step.state.t:.6g} the density concentrates below the mesh's resolution"
+        return f"blow-up: from t = {step.state.t:.6g} on the mesh does not resolve the density"
     if case.time.steady and s.solver.rate(step.state) < case.time.steady:
         return f"steady at t = {step.state.t:.6g}"
     return None
 
 
-def _metrics(record: Record, row: dict[str, Any], step: Step[State], stopped: str | None) -> dict[str, object]:
-    last = {k: v for k, v in row.items() if k not in ("step", "dt", "mass", "min", "max", "order", "iterations", "rejected")}
+def _metrics(
+    record: Record, row: dict[str, Any], step: Step[State], stopped: str | None
+) -> dict[str, object]:
+    last = {
+        k: v
+        for k, v in row.items()
+        if k not in ("step", "dt", "mass", "min", "max", "order", "iterations", "rejected")
+    }
     return {
         **{k: v for k, v in asdict(record).items() if k not in ("mass", "energy")},
         **last,

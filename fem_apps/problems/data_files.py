@@ -20,7 +20,7 @@ class Picture:
     grey: np.ndarray
 
     def sample(self, x: np.ndarray, extent: tuple[float, float, float, float]) -> np.ndarray:
-        """Bilinear values at points (n, 2), the picture stretched over x0, y0, x1, y1; zero outside."""
+        """Bilinear values at points (n, 2), the picture over x0, y0, x1, y1; zero outside."""
         from scipy.ndimage import map_coordinates
 
         x0, y0, x1, y1 = extent
@@ -69,11 +69,15 @@ def read_field(path: Path, name: str | None, dim: int) -> tuple[np.ndarray, np.n
         raise CaseError(f"{path} has no point data {name!r}; it has: {', '.join(known) or 'none'}")
     values = np.asarray(read.point_data[name], dtype=float)
     if values.ndim > 1 and values.shape[1:] != (1,):
-        raise CaseError(f"{path}: the point data {name!r} is no scalar, its shape is {values.shape}")
+        raise CaseError(
+            f"{path}: the point data {name!r} is no scalar, its shape is {values.shape}"
+        )
     return np.asarray(read.points, dtype=float)[:, :dim], values.ravel()
 
 
-def interpolate_scattered(points: np.ndarray, values: np.ndarray, x: np.ndarray, *, surface: bool) -> np.ndarray:
+def interpolate_scattered(
+    points: np.ndarray, values: np.ndarray, x: np.ndarray, *, surface: bool
+) -> np.ndarray:
     """Values at x, shape (n, dim): linear between the points, the nearest one's outside their hull.
 
     On surfaces the nearest point's value.
@@ -91,7 +95,7 @@ def interpolate_scattered(points: np.ndarray, values: np.ndarray, x: np.ndarray,
 
 
 def _numbers(path: Path, columns: int, what: str) -> np.ndarray:
-    rows = []
+    rows: list[list[float]] = []
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as e:
@@ -107,7 +111,9 @@ def _numbers(path: Path, columns: int, what: str) -> np.ndarray:
                 continue  # a header
             raise CaseError(f"{path}, line {i}: {line.strip()!r} is not {what}") from None
         if len(row) != columns or not np.isfinite(row).all():
-            raise CaseError(f"{path}, line {i}: {line.strip()!r} is not {what} ({columns} finite numbers)")
+            raise CaseError(
+                f"{path}, line {i}: {line.strip()!r} is not {what} ({columns} finite numbers)"
+            )
         rows.append(row)
     if not rows:
         raise CaseError(f"{path} is empty: {what} were expected")

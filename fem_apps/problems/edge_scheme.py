@@ -57,10 +57,15 @@ class EdgeScheme(Table):
 
     type: Literal["edge"] = Field("edge", description="this scheme")
     mobility: Literal["limited", "upwind"] = Field(
-        "limited", description="limited: second order where smooth; upwind: first order, the most robust"
+        "limited",
+        description="limited: second order where smooth; upwind: first order, the most robust",
     )
-    order: Literal[1, 2] = Field(2, description="order in time; 1 keeps the structure at any step size")
-    newton_tolerance: float = Field(1e-12, gt=0, description="sum of |residuals| over the mass that ends Newton")
+    order: Literal[1, 2] = Field(
+        2, description="order in time; 1 keeps the structure at any step size"
+    )
+    newton_tolerance: float = Field(
+        1e-12, gt=0, description="sum of |residuals| over the mass that ends Newton"
+    )
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,9 @@ class EdgeSolver:
             self._drift,
         )
         # rounding of the fluxes, which cancel in the sum
-        self._floor = float(g.comm.allreduce(4 * np.finfo(float).eps * self._tau * size)) / self.mass
+        self._floor = (
+            float(g.comm.allreduce(4 * np.finfo(float).eps * self._tau * size)) / self.mass
+        )
         return g.mass * (rho - self._target) + self._tau * self._outflow[: g.n]
 
     def _jacobian(self, rho: np.ndarray) -> None:
@@ -161,15 +168,24 @@ class EdgeSolver:
         self._matrix.changed()
 
     def _solve(
-        self, target: np.ndarray, tau: float, phi: np.ndarray, theta: float, start: np.ndarray, t: float
+        self,
+        target: np.ndarray,
+        tau: float,
+        phi: np.ndarray,
+        theta: float,
+        start: np.ndarray,
+        t: float,
     ) -> tuple[np.ndarray, int]:
-        """rho with m (rho - target) + tau * outflow(rho; phi + theta W*rho) = 0, kept positive."""
+        """Rho with m (rho - target) + tau * outflow(rho; phi + theta W*rho) = 0, kept positive."""
         self._target, self._tau, self._phi, self._theta = target, tau, phi, theta
         rho, iterations = self._newton[theta > 0].solve(start, t)
         negative = -self.graph.integral(np.minimum(rho, 0.0)) / self.mass
         if negative > NEGATIVE_SLACK * (self.scheme.newton_tolerance + self._floor):
             raise SolveError(
-                "positivity of the density", f"{negative:.1e} of the mass is negative", time=t, advice="a smaller newton_tolerance"
+                "positivity of the density",
+                f"{negative:.1e} of the mass is negative",
+                time=t,
+                advice="a smaller newton_tolerance",
             )
         # what the iteration left of the mass balance, and rounding below 0, both below the tolerance
         rho = np.maximum(rho, 0.0)
@@ -182,7 +198,7 @@ class EdgeSolver:
         return State(t, rho, w, energy(self.graph, self.H, self.external, rho, w))
 
     def rate(self, state: State) -> float:
-        """int |d_t rho| / mass at a state: 1 over the time in which the density changes. Collective."""
+        """Int |d_t rho| / mass at a state: 1 over the time in which the density changes. Collective."""
         self._tau, self._target, self._theta = 1.0, state.rho, 0.0
         self._phi = self.external + (state.w if state.w is not None else 0.0)
         f = self._residual(state.rho)
@@ -211,7 +227,11 @@ class EdgeSolver:
                 return self._euler(state, dt)
             finally:
                 self.clip = False
-        error = predicted_error(self.graph, state, rho, dt) / (self.mass * self.tolerance) if self.tolerance else 0.0
+        error = (
+            predicted_error(self.graph, state, rho, dt) / (self.mass * self.tolerance)
+            if self.tolerance
+            else 0.0
+        )
         return Attempt(new, error, 1, iterations)
 
     def _bdf2(self, state: State, dt: float) -> Attempt[State] | None:
@@ -267,7 +287,7 @@ class EdgeSolver:
 
 
 def predicted_error(graph: NodeGraph, state: State, rho: np.ndarray, dt: float) -> float:
-    """int |error| of a backward Euler step, from the line through the last two densities; 0 if there are no two."""
+    """Int |error| of a backward Euler step, from the line through the last two densities; 0 if there are no two."""
     if not state.past:
         return 0.0
     before, old, _ = state.past[0]

@@ -1,4 +1,4 @@
-"""Internal energies H, the discrete free energy of a density, and what a history line tells of it."""
+"""Internal energies H, the discrete free energy of a density, and its moments and clusters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ class Diffusion(Table):
     The equation then has coefficient * Laplace(rho^m).
     """
 
-    exponent: float = Field(1.0, gt=0, description="m: 1 linear, > 1 porous medium, < 1 fast diffusion")
+    exponent: float = Field(
+        1.0, gt=0, description="m: 1 linear, > 1 porous medium, < 1 fast diffusion"
+    )
     coefficient: float = Field(1.0, gt=0, description="sigma > 0 in sigma Laplace(rho^m)")
 
 
@@ -81,7 +83,9 @@ def energy(
 ) -> Energy:
     """The discrete free energy; V and w = W*rho are nodal values. Collective."""
     m = graph.mass
-    parts = np.array([m @ H.density(rho), m @ (V * rho), 0.5 * (m @ (rho * w)) if w is not None else 0.0])
+    parts = np.array(
+        [m @ H.density(rho), m @ (V * rho), 0.5 * (m @ (rho * w)) if w is not None else 0.0]
+    )
     return Energy(*(float(p) for p in graph.comm.allreduce(parts)))
 
 

@@ -17,7 +17,13 @@ from fem_apps.fem.expressions import ExpressionText, parse
 from fem_apps.fem.node_graph import NodeGraph
 from fem_apps.fem.points import PointEvaluator
 from fem_apps.mpi import extremes, on_rank_zero, same_error
-from fem_apps.problems.data_files import Find, interpolate_scattered, read_field, read_picture, read_positions
+from fem_apps.problems.data_files import (
+    Find,
+    interpolate_scattered,
+    read_field,
+    read_picture,
+    read_positions,
+)
 
 NOISE_MODES = 256
 
@@ -26,7 +32,9 @@ class Initial(Table):
     """What every initial density has."""
 
     mass: float = Field(1.0, gt=0, description="total mass after normalisation")
-    normalise: bool = Field(True, description="scale to the stated mass; false: the data as they are")
+    normalise: bool = Field(
+        True, description="scale to the stated mass; false: the data as they are"
+    )
 
 
 class FromExpression(Initial):
@@ -55,17 +63,23 @@ class FromNoise(Initial):
     """Uniform with smooth random noise: 256 random waves, the same on any mesh and rank count."""
 
     type: Literal["uniform"]
-    noise: float = Field(0.0, ge=0, le=1, description="standard deviation of the noise relative to the mean")
-    length: float = Field(0.1, gt=0, description="correlation length of the noise, in the mesh's unit")
+    noise: float = Field(
+        0.0, ge=0, le=1, description="standard deviation of the noise relative to the mean"
+    )
+    length: float = Field(
+        0.1, gt=0, description="correlation length of the noise, in the mesh's unit"
+    )
 
 
 class FromPicture(Initial):
-    """A picture stretched over the domain's bounding box, or over `extent`; brightness is density."""
+    """A picture over the domain's bounding box, or over `extent`; brightness is density."""
 
     type: Literal["picture"]
     file: Path = Field(description="PNG, JPEG, ...")
     invert: bool = Field(False, description="dark is dense")
-    extent: tuple[float, float, float, float] | None = Field(None, description="x0, y0, x1, y1; zero outside")
+    extent: tuple[float, float, float, float] | None = Field(
+        None, description="x0, y0, x1, y1; zero outside"
+    )
 
 
 class FromParticles(Initial):
@@ -80,7 +94,9 @@ class FromFile(Initial):
 
     type: Literal["file"]
     file: Path = Field(description="the file")
-    field: str | None = Field(None, description="name of the point data; may be left out where there is one")
+    field: str | None = Field(
+        None, description="name of the point data; may be left out where there is one"
+    )
 
 
 InitialDensity = Annotated[
@@ -89,7 +105,9 @@ InitialDensity = Annotated[
 ]
 
 
-def initial_density(initial: Initial, graph: NodeGraph, seed: int = 0, find: Find = Path) -> np.ndarray:
+def initial_density(
+    initial: Initial, graph: NodeGraph, seed: int = 0, find: Find = Path
+) -> np.ndarray:
     """Nodal values of an initial density, owned nodes, of the stated mass. Collective.
 
     Args:
@@ -102,7 +120,11 @@ def initial_density(initial: Initial, graph: NodeGraph, seed: int = 0, find: Fin
         CaseError: a negative or non-finite density, no mass, a file or particle that does not fit.
     """
     with same_error(graph.comm):
-        values = _local(initial, graph, seed) if not isinstance(initial, FromParticles | FromPicture | FromFile) else None
+        values = (
+            _local(initial, graph, seed)
+            if not isinstance(initial, FromParticles | FromPicture | FromFile)
+            else None
+        )
     if values is None:
         values = _from_data(initial, graph, find)
     with same_error(graph.comm):
@@ -110,7 +132,9 @@ def initial_density(initial: Initial, graph: NodeGraph, seed: int = 0, find: Fin
             raise CaseError("initial: the density is not finite somewhere on the mesh")
         if (values < 0).any():
             i = int(values.argmin())
-            raise CaseError(f"initial: the density is negative: {values[i]:.4g} at {graph.x[i].tolist()}")
+            raise CaseError(
+                f"initial: the density is negative: {values[i]:.4g} at {graph.x[i].tolist()}"
+            )
     mass = graph.integral(values)
     if mass <= 0:
         raise CaseError("initial: the density is zero on the whole mesh")
@@ -131,14 +155,16 @@ def _local(initial: Initial, graph: NodeGraph, seed: int) -> np.ndarray:
                 basis = np.array(graph.lattice)
                 d = d - np.round(d @ np.linalg.pinv(basis)) @ basis
             r2 = (d**2).sum(axis=1) / c.width**2
-            out += c.weight / c.width ** graph.V.mesh.topology.dim * np.exp(-r2 / 2)
+            out += c.weight / c.width**graph.V.mesh.topology.dim * np.exp(-r2 / 2)
         return out
     assert isinstance(initial, FromNoise)
     return np.maximum(1 + initial.noise * _waves(x, graph.lattice, initial.length, seed), 0.0)
 
 
-def _waves(x: np.ndarray, lattice: tuple[tuple[float, ...], ...], length: float, seed: int) -> np.ndarray:
-    """A Gaussian random field of unit variance with correlation exp(-r^2 / 2 length^2), by random waves."""
+def _waves(
+    x: np.ndarray, lattice: tuple[tuple[float, ...], ...], length: float, seed: int
+) -> np.ndarray:
+    """A Gaussian random field of variance 1, correlation exp(-r^2 / 2 length^2): random waves."""
     rng = np.random.default_rng(seed)
     k = rng.standard_normal((NOISE_MODES, x.shape[1])) / length
     phase = rng.uniform(0, 2 * np.pi, NOISE_MODES)
@@ -184,4 +210,6 @@ def field_of_file(graph: NodeGraph, file: Path, name: str | None, find: Find) ->
     """Nodal values of a field that a file holds, interpolated linearly. Collective."""
     path = on_rank_zero(graph.comm, find, file)
     points, values = on_rank_zero(graph.comm, read_field, path, name, graph.x.shape[1])
-    return interpolate_scattered(points, values, graph.x, surface=graph.V.mesh.topology.dim < graph.x.shape[1])
+    return interpolate_scattered(
+        points, values, graph.x, surface=graph.V.mesh.topology.dim < graph.x.shape[1]
+    )

@@ -36,16 +36,18 @@ VACUUM = 1e-12
 
 
 class LogDensity(Table):
-    """The log-density Galerkin scheme: linear diffusion on any mesh, acute or not; order 1 in time."""
+    """The log-density Galerkin scheme: linear diffusion on any mesh; order 1 in time."""
 
     type: Literal["log-density"]
     quadrature: int = Field(4, ge=1, le=10, description="degree of the quadrature of the flux")
-    newton_tolerance: float = Field(1e-12, gt=0, description="sum of |residuals| over the mass that ends Newton")
+    newton_tolerance: float = Field(
+        1e-12, gt=0, description="sum of |residuals| over the mass that ends Newton"
+    )
 
 
 @dataclass
 class LogDensitySolver:
-    """The scheme on the nodes of a mesh; forms and matrices are made once. Arguments as of EdgeSolver."""
+    """The scheme on a mesh's nodes; forms, matrices are made once. Arguments as of EdgeSolver."""
 
     graph: NodeGraph
     H: Internal
@@ -59,7 +61,9 @@ class LogDensitySolver:
 
     def __post_init__(self) -> None:
         if len(self.H.terms) != 1 or self.H.terms[0].exponent != 1:
-            raise CaseError("scheme.type = 'log-density' needs linear diffusion: one [[diffusion]] with exponent = 1")
+            raise CaseError(
+                "scheme.type = 'log-density' needs one [[diffusion]] table, of exponent 1"
+            )
         V, mesh = self.graph.V, self.graph.V.mesh
         dx = ufl.dx(metadata={"quadrature_degree": self.scheme.quadrature})
         self._u, self._phi = u, phi = fem.Function(V), fem.Function(V)
@@ -74,8 +78,12 @@ class LogDensitySolver:
         self.theta = THETA[self.convolution.sign] if self.convolution is not None else 0.0
         self._newton = {False: self._solver(self._J.mat)}
         if self.theta:
-            self._L = _Folded(self.graph, self._tau * ufl.inner(ufl.exp(u) * ufl.grad(w), ufl.grad(v)) * dx)
-            shell = PETSc.Mat().createPython(self._J.mat.getSizes(), _WithConvolution(self), self.graph.comm)
+            self._L = _Folded(
+                self.graph, self._tau * ufl.inner(ufl.exp(u) * ufl.grad(w), ufl.grad(v)) * dx
+            )
+            shell = PETSc.Mat().createPython(
+                self._J.mat.getSizes(), _WithConvolution(self), self.graph.comm
+            )
             shell.setUp()
             self._newton[True] = self._solver(shell)
 
@@ -112,7 +120,7 @@ class LogDensitySolver:
             self._L.assemble()
 
     def start(self, t: float, rho: np.ndarray) -> State:
-        """The state of a density with no past; vacuum is filled to 1e-12 of the maximum. Collective."""
+        """The state of a density; vacuum is filled to 1e-12 of the maximum. Collective."""
         top = extremes(self.graph.comm, rho)[1]
         filled = np.maximum(rho, VACUUM * top)
         filled *= self.graph.integral(rho) / self.graph.integral(filled)
@@ -120,7 +128,7 @@ class LogDensitySolver:
         return State(t, filled, w, energy(self.graph, self.H, self.external, filled, w))
 
     def rate(self, state: State) -> float:
-        """int |d_t rho| / mass at a state. Collective."""
+        """Int |d_t rho| / mass at a state. Collective."""
         self._target, self._tau.value, self._theta = state.rho, 1.0, 0.0
         self._fixed = self.external + (state.w if state.w is not None else 0.0)
         f = self._residual(np.log(state.rho))
@@ -129,17 +137,25 @@ class LogDensitySolver:
     def attempt(self, state: State, dt: float) -> Attempt[State]:
         """A backward Euler step. Collective."""
         g, t = self.graph, state.t + dt
-        self._fixed = self.external if state.w is None else self.external + (1 - self.theta) * state.w
+        self._fixed = (
+            self.external if state.w is None else self.external + (1 - self.theta) * state.w
+        )
         self._target = state.rho if self.source is None else state.rho + dt * self.source(t)
         self._tau.value, self._theta = dt, self.theta
         u, iterations = self._newton[self.theta > 0].solve(np.log(state.rho), t)
         rho = np.exp(u)
-        rho *= g.integral(self._target) / g.integral(rho)  # what the tolerance left of the mass balance
+        rho *= g.integral(self._target) / g.integral(
+            rho
+        )  # what the tolerance left of the mass balance
         w = self._w(rho)
         work = float(g.comm.allreduce(fem.assemble_scalar(self._work)))
         past = ((state.t, state.rho, state.w),)
         new = State(t, rho, w, energy(g, self.H, self.external, rho, w), work, 1, past)
-        error = predicted_error(g, state, rho, dt) / (self.mass * self.tolerance) if self.tolerance else 0.0
+        error = (
+            predicted_error(g, state, rho, dt) / (self.mass * self.tolerance)
+            if self.tolerance
+            else 0.0
+        )
         return Attempt(new, error, 1, iterations)
 
     def _w(self, rho: np.ndarray) -> np.ndarray | None:
@@ -175,7 +191,7 @@ class _WithConvolution:
         self.s = solver
 
     def mult(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
-        """y = (J + theta L W diag(m rho)) x."""
+        """Y = (J + theta L W diag(m rho)) x."""
         s, g = self.s, self.s.graph
         assert s.convolution is not None
         s._J.mat.mult(x, y)

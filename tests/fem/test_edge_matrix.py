@@ -15,7 +15,9 @@ from fem_apps.problems.free_energy import Diffusion, Internal
 def graph():
     mesh = create_unit_square(MPI.COMM_SELF, 9, 8)
     rng = np.random.default_rng(1)
-    mesh.geometry.x[:, :2] += rng.uniform(-0.05, 0.05, (len(mesh.geometry.x), 2))  # obtuse angles too
+    mesh.geometry.x[:, :2] += rng.uniform(
+        -0.05, 0.05, (len(mesh.geometry.x), 2)
+    )  # obtuse angles too
     return node_graph.build(mesh)
 
 
@@ -24,7 +26,20 @@ def fluxes(graph, H, rho, phi, upwind=False, clip=False, tau=1.0):
     outflow, drift = np.zeros(graph.n), np.zeros(len(A.here))
     r = np.maximum(rho, 0.0)
     work, _ = edge_flux.assemble(
-        A.edges, r, *H.fields(r), phi, upwind, clip, tau, graph.mass, A.diagonal, A.here, A.back, outflow, A.values, drift
+        A.edges,
+        r,
+        *H.fields(r),
+        phi,
+        upwind,
+        clip,
+        tau,
+        graph.mass,
+        A.diagonal,
+        A.here,
+        A.back,
+        outflow,
+        A.values,
+        drift,
     )
     A.changed()
     return outflow, A, work, drift
@@ -68,7 +83,9 @@ def test_flux_changes_sign_with_its_ends(clip):
             s = np.divide(1.0, r, out=np.zeros(2), where=r > 0)
             dphi, a = rng.standard_normal(2)
             there = edge_flux.edge(*r, *s, *P, *H, *dP, dphi, a, False, clip)
-            around = edge_flux.edge(*r[::-1], *s[::-1], *P[::-1], *H[::-1], *dP[::-1], -dphi, a, False, clip)
+            around = edge_flux.edge(
+                *r[::-1], *s[::-1], *P[::-1], *H[::-1], *dP[::-1], -dphi, a, False, clip
+            )
             F, Fi, Fj, M, dxi = there
             assert around == (-F, -Fj, -Fi, M, -dxi)
             assert F * dxi * np.sign(a) >= 0
