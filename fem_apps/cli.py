@@ -38,7 +38,7 @@ Set = Annotated[
 def main() -> None:
     """Run the command line; errors meant for the user are one line, all others end every rank."""
     try:
-        app(standalone_mode=False)
+        app(standalone_mode=False, prog_name="fem-apps")
     except typer.Exit as e:
         sys.exit(e.exit_code)
     except FemAppsError as e:

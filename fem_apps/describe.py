@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
+
+NAMES = {
+    "str": "text",
+    "Path": "file name",
+    "int": "whole number",
+    "float": "number",
+    "bool": "true or false",
+}
 
 
 def lines(model: type[BaseModel], indent: int = 0, seen: tuple[type, ...] = ()) -> Iterator[str]:
@@ -23,7 +31,8 @@ def lines(model: type[BaseModel], indent: int = 0, seen: tuple[type, ...] = ()) 
             default = _show(field.default_factory())  # type: ignore[call-arg]
         limits = ", ".join(_limit(m) for m in field.metadata if _limit(m))
         kind = "" if tables else f" ({_type(field.annotation)}{', ' + limits if limits else ''})"
-        yield f"{pad}{name}{kind} = {default}" if not tables else f"{pad}[{name}]"
+        brackets = ("[[", "]]") if get_origin(field.annotation) is tuple else ("[", "]")
+        yield f"{pad}{name}{kind} = {default}" if not tables else f"{pad}{name.join(brackets)}"
         if field.description:
             yield f"{pad}    {field.description}"
         for table in tables:
@@ -53,16 +62,20 @@ def _tables(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _type(annotation: Any) -> str:
-    if get_origin(annotation) is Literal:
-        return " | ".join(repr(a) for a in get_args(annotation))
-    args = get_args(annotation)
+    if annotation is None or annotation is type(None):
+        return ""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " | ".join(repr(a) for a in args)
+    if origin is Annotated:
+        return _type(args[0])
+    if origin in (tuple, list):
+        return f"list of {_type(args[0])}"
+    if origin is dict:
+        return f"table of {_type(args[1])}"
     if args:
-        return " | ".join(
-            _type(a)
-            for a in args
-            if a is not type(None) and a is not Ellipsis and not hasattr(a, "description")
-        )
-    return getattr(annotation, "__name__", str(annotation))
+        return " | ".join(t for t in map(_type, args) if t)
+    return NAMES.get(getattr(annotation, "__name__", ""), getattr(annotation, "__name__", "any"))
 
 
 def _limit(metadata: Any) -> str:
