@@ -64,7 +64,7 @@ make_venv() {  # make_venv FOLDER: a venv over the system's packages; FOLDER/com
     PIP_USER=0 PYTHONNOUSERSITE=1 python3 -m pip --python "$venv/bin/python3" install -qq --progress-bar off \
         --no-warn-script-location -c "$project/constraints.txt" -r "$venv/requirements.txt" >&2
     # fem-apps is the checkout that called, not an installed copy
-    printf '#!/bin/sh\nexec "$(dirname "$0")/python3" -m mpi4py -m fem_apps "$@"\n' > "$venv/bin/fem-apps"
+    printf '#!/bin/sh\nexec "$(dirname "$0")/python3" -m fem_apps "$@"\n' > "$venv/bin/fem-apps"
     chmod +x "$venv/bin/fem-apps"
     touch "$venv/complete"
 }
@@ -198,7 +198,10 @@ command=("$@")
 case ${1##*/} in   # an exception on one rank must end all of them, not leave them waiting
     python|python3) if [ "$ranks" -gt 1 ] && [ "${2:-}" != -m ]; then command=("$1" -m mpi4py "${@:2}"); fi ;;
 esac
-[ "$ranks" = 1 ] || command=(mpirun -n "$ranks" "${command[@]}")
+if [ "$ranks" -gt 1 ]; then   # Open MPI adds a page to every error unless told not to; others know no -q
+    quiet=$(mpirun --version 2>/dev/null | grep -q 'Open MPI' && echo -q || true)
+    command=(mpirun $quiet -n "$ranks" "${command[@]}")
+fi
 if [ -n "$root" ]; then
     exec unshare "${unshare_flags[@]}" /bin/sh -c "$enter" enter "$root" "${command[@]}"
 fi

@@ -158,10 +158,23 @@ def _explain(model: type[BaseModel], error: Any) -> str:
         return f"unknown key {key!r}" + (f"; allowed here: {', '.join(known)}" if known else "")
     if error["type"] == "missing":
         return f"the key {key!r} is missing"
+    if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        tags = error.get("ctx", {}).get("expected_tags") or ", ".join(_tags(model, loc))
+        found = error.get("ctx", {}).get("tag")
+        return f"{key}.type " + (f"= {found!r} is not known" if found else "is missing") + f"; allowed: {tags}"
     message = str(error["msg"]).removeprefix("Value error, ")
     value = error.get("input")
     shown = repr(value) if not isinstance(value, dict | list | BaseModel) else "this table"
     return f"{key} = {shown}: {message[0].lower()}{message[1:]}"
+
+
+def _tags(model: Any, loc: Sequence[Any]) -> list[str]:
+    """Values that `type` may have at a place of a model."""
+    for p in loc:
+        if not isinstance(p, int):
+            model = getattr(model, "model_fields", {}).get(p)
+            model = getattr(model, "annotation", None)
+    return [str(_tag(t)) for t in _tables(model)]
 
 
 def _known_keys(model: Any, loc: Sequence[Any]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,9 @@ app = typer.Typer(
 )
 log = logging.getLogger(__name__)
 
+# seconds that a rank with an error waits for the others to have the same one
+PATIENCE = 20.0
+
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Override a key of the case.")]
 
 
@@ -33,6 +37,7 @@ def main() -> None:
         sys.exit(e.exit_code)
     except FemAppsError as e:
         _say(f"error: {e}")
+        _leave_together(e.exit_status)
         sys.exit(e.exit_status)
     except Exception as e:
         if hasattr(e, "format_message"):  # a usage error of the command line
@@ -55,6 +60,18 @@ def _rank() -> int:
         return int(sys.modules["mpi4py.MPI"].COMM_WORLD.rank)
     names = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
     return next((int(os.environ[n]) for n in names if n in os.environ), 0)
+
+
+def _leave_together(status: int) -> None:
+    """End every rank if one alone has the error, which would leave the others waiting for it."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    if mpi is None or mpi.COMM_WORLD.size == 1:
+        return
+    everyone, given_up = mpi.COMM_WORLD.Ibarrier(), time.monotonic() + PATIENCE
+    while not everyone.Test():
+        if time.monotonic() > given_up:
+            mpi.COMM_WORLD.Abort(status)
+        time.sleep(0.01)
 
 
 def _end_all_ranks() -> None:

@@ -25,7 +25,7 @@ def input_cells(mesh: Any) -> np.ndarray:
     number, which does.
     """
     index_map = mesh.topology.index_map(mesh.topology.dim)
-    owned, local = cell_counts(mesh)
+    _, local = cell_counts(mesh)
     try:
         original = np.asarray(mesh.topology.original_cell_index, dtype=np.int64)
     except RuntimeError:  # submesh
@@ -56,7 +56,7 @@ def tabulate(element: Any, derivatives: int, X: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class CellMap:
-    """The maps x = F(X) from the reference cell to cells of a mesh, many (cell, point) pairs at once.
+    """The maps x = F(X) from the reference cell, for many pairs of a cell and a point at once.
 
     Attributes:
         element: scalar Lagrange element of the geometry.
@@ -76,7 +76,7 @@ class CellMap:
         return self.simplex and self.element.degree == 1
 
     def push_forward(self, cells: np.ndarray, X: np.ndarray) -> np.ndarray:
-        """x = F(X), shapes (n,), (n, tdim) -> (n, gdim)."""
+        """The points x = F(X), shapes (n,), (n, tdim) -> (n, gdim)."""
         phi = tabulate(self.element, 0, X)[0]
         return np.einsum("pn,pnd->pd", phi, self.nodes[self.dofmap[cells]])
 
@@ -149,7 +149,7 @@ def _dimension(element: Any) -> int:
 
 
 def _least_squares(J: np.ndarray, r: np.ndarray) -> np.ndarray:
-    """argmin |J dX - r| of many small systems, shapes (n, gdim, tdim), (n, gdim) -> (n, tdim)."""
+    """Minimisers of |J dX - r|, shapes (n, gdim, tdim), (n, gdim) -> (n, tdim)."""
     if J.shape[1] == J.shape[2]:
         return np.linalg.solve(J, r[..., None])[..., 0]
     Jt = J.transpose(0, 2, 1)

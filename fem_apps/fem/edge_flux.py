@@ -36,14 +36,18 @@ SMALLEST = 1e-300
 def edge(ri, rj, si, sj, Pi, Pj, Hi, Hj, dPi, dPj, dphi, a, upwind, clip):  # type: ignore[no-untyped-def]
     """F_ij, its derivatives by rho_i and rho_j, a theta M (that by phi_i - phi_j), and xi_i - xi_j.
 
-    ri, rj are the non-negative parts, si, sj their reciprocals (0 for 0); P, H, dP are the pressure,
-    H' and P' there; dphi = phi_i - phi_j. Selections rather than branches: which end a flux leaves
-    is not to be predicted. Exchanging i and j changes the sign of F and xi, bit by bit.
+    P, H, dP are the pressure, H' and P' at the non-negative parts of ri, rj, and si, sj the parts'
+    reciprocals (0 for 0); dphi = phi_i - phi_j. Selections rather than branches: which end a flux
+    leaves is not to be predicted. Exchanging i and j changes the sign of F and xi, bit by bit.
+
+    Newton's iterates may be negative: there K rho_up goes on linearly, which leaves the solution of a
+    step non-negative (sum the equations of the negative nodes) and the derivative right on both sides.
     """
     dH = Hi - Hj
     dxi = dH + dphi
-    mean = 0.5 * (ri + rj)
-    near = dH == 0.0 or abs(ri - rj) <= NEAR * mean
+    mean = 0.5 * (max(ri, 0.0) + max(rj, 0.0))
+    empty = mean == 0.0
+    near = dH == 0.0 or empty or abs(ri - rj) <= NEAR * mean
     inverse = 1.0 / (1.0 if near else dH)
     M = mean if near else (Pi - Pj) * inverse
     f = mean * dxi if near else (Pi - Pj) + M * dphi
@@ -51,17 +55,18 @@ def edge(ri, rj, si, sj, Pi, Pj, Hi, Hj, dPi, dPj, dphi, a, upwind, clip):  # ty
     fi = dPi + (0.5 * dxi if near else (dPi * (1.0 - M * si) * inverse * dphi if ri > 0.0 else 0.0))
     fj = -dPj + (0.5 * dxi if near else (dPj * (M * sj - 1.0) * inverse * dphi if rj > 0.0 else 0.0))
     negative = a < 0.0  # such an edge is bounded by its lower end
-    leaves_i = ri < rj if negative else f >= 0.0
+    leaves_i = ri < rj if negative else (dxi if empty else f) >= 0.0
     k = 1.0 if upwind else LIMIT
     bound = k * (ri if leaves_i else rj)
+    bound = max(bound, 0.0) if negative else bound
     cut = bound < M or (upwind and not negative)
     f = bound * dxi if cut else f
     fi = (k * (dxi + dPi) if leaves_i else k * rj * si * dPi) if cut else fi
     fj = (-k * ri * sj * dPj if leaves_i else k * (dxi - dPj)) if cut else fj
     M = bound if cut else M
-    empty = mean == 0.0  # one-sided derivatives: only inflow changes an empty edge
-    fi = max(dxi, 0.0) + dPi if empty else fi
-    fj = min(dxi, 0.0) - dPj if empty else fj
+    # an empty edge has no mean to differentiate: what leaves it is drift
+    fi = k * max(dxi, 0.0) + dPi if empty else fi
+    fj = k * min(dxi, 0.0) - dPj if empty else fj
     weight = 0.0 if clip and negative else a
     return weight * f, weight * fi, weight * fj, weight * M, dxi
 
@@ -72,7 +77,7 @@ def assemble(edges, r, P, H, dP, phi, upwind, clip, tau, mass, diagonal, here, b
 
     Args:
         edges: indptr, cols, weight of `EdgeMatrix.edges`.
-        r, P, H, dP, phi: values at the owned nodes, then at the ghosts.
+        r, P, H, dP, phi: values at the owned nodes, then at the ghosts; P, H, dP at max(r, 0).
         mass: of the owned nodes.
         diagonal, here, back: places in `values`, of an `EdgeMatrix`.
         outflow: set to sum_j F_ij at the owned nodes; what comes after them is scratch.
@@ -110,7 +115,7 @@ def assemble(edges, r, P, H, dP, phi, upwind, clip, tau, mass, diagonal, here, b
         outflow[i] += out
         diag[i] += diag_i
         values[diagonal[i]] = mass[i] + tau * diag[i]
-        size += abs(diag[i]) * ri
+        size += abs(diag[i] * ri)
     return work, size
 
 

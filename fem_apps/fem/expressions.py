@@ -44,7 +44,7 @@ VARIADIC = ("min", "max")
 FUNCTIONS = (*ARITY, *VARIADIC)
 
 MAX_LENGTH, MAX_DEPTH, MAX_DEGREE = 2000, 200, 40
-# Above this, a power counts for quadrature as a transcendental function does: degree of the base + 2.
+# Above this, a power counts for quadrature as exp does: degree of the base + 2.
 MAX_EXACT_POWER = 10
 
 _ARITHMETIC: dict[type, Callable[[Any, Any], Any]] = {
@@ -168,7 +168,7 @@ def checker(*variables: str) -> Callable[[Any], str]:
 
 
 ExpressionText = Annotated[str, BeforeValidator(checker(*COORDINATES, "t"))]
-"""Pydantic type of an expression of x, y, z and t: text or a number in the case, text in the model."""
+"""Pydantic type of an expression of x, y, z and t: text or a number in a case, then text."""
 
 
 class _Refused(ValueError):
@@ -235,7 +235,7 @@ class _Check:
     def _number(self, node: ast.expr, depth: int) -> int:
         match node:
             case ast.Constant(value=v) if type(v) in (int, float):
-                if not math.isfinite(_float(v)):
+                if not math.isfinite(_float(v)):  # type: ignore[arg-type]
                     raise self.refuse(node, "the number is too large")
                 return 0
             case ast.Name(id=name):
@@ -255,7 +255,10 @@ class _Check:
             case ast.Compare() | ast.BoolOp() | ast.UnaryOp(op=ast.Not()):
                 raise self.refuse(node, "a condition stands only as the first argument of where")
         hint = _HINTS.get(type(getattr(node, "op", node)))
-        raise self.refuse(node, f"{self.source(node)!r} is not allowed; {hint or 'use ' + _allowed(self.variables)}")
+        raise self.refuse(
+            node,
+            f"{self.source(node)!r} is not allowed; {hint or 'use ' + _allowed(self.variables)}",
+        )
 
     def _name(self, node: ast.AST, name: str) -> int:
         if name in self.variables:
@@ -310,13 +313,15 @@ def _float(v: float) -> float:
 
 def _exponent(node: ast.expr) -> int | None:
     """A small whole exponent, whose power is a polynomial; else None."""
-    if isinstance(node, ast.Constant) and 0 <= node.value <= MAX_EXACT_POWER:
-        return int(node.value) if node.value == int(node.value) else None
-    return None
+    n: Any = node.value if isinstance(node, ast.Constant) else None
+    return int(n) if n is not None and 0 <= n <= MAX_EXACT_POWER and n == int(n) else None
 
 
 def _evaluate(
-    node: ast.expr, names: Mapping[str, Any], functions: Mapping[str, Any], number: Callable[..., Any]
+    node: ast.expr,
+    names: Mapping[str, Any],
+    functions: Mapping[str, Any],
+    number: Callable[..., Any],
 ) -> Any:
     """The value of a checked tree with the functions of one backend."""
 
@@ -341,7 +346,8 @@ def _evaluate(
         case ast.Compare(left=a, ops=ops, comparators=rest):
             terms = [value(b) for b in (a, *rest)]
             links = [
-                functions[_COMPARISONS[type(op)]](terms[i], terms[i + 1]) for i, op in enumerate(ops)
+                functions[_COMPARISONS[type(op)]](terms[i], terms[i + 1])
+                for i, op in enumerate(ops)
             ]
             return reduce(functions["and"], links)
         case ast.Call(func=ast.Name(id=name), args=arguments):

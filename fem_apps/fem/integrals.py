@@ -87,7 +87,9 @@ def error_norm(uh: Any, exact: Any, kind: Norm = "L2", *, t: float = 0.0) -> flo
     degree = V.ufl_element().degree + RAISED_DEGREE
     shape = tuple(V.value_shape)
     # discontinuous, so that nothing of a uh that jumps is lost
-    W = fem.functionspace(mesh, ("Discontinuous Lagrange", degree, shape) if shape else ("DG", degree))
+    W = fem.functionspace(
+        mesh, ("Discontinuous Lagrange", degree, shape) if shape else ("DG", degree)
+    )
     e = interpolate(W, exact, t=t)
     high = fem.Function(W)
     high.interpolate(uh)
@@ -171,7 +173,11 @@ def _require_finite(u: Any, source: Any, t: float) -> None:
         where = tuple(V.tabulate_dof_coordinates()[bad[0] // bs][: V.mesh.geometry.dim].tolist())
     places = [p for p in V.mesh.comm.allgather(where) if p is not None]
     if places:
-        text = source.text if isinstance(source, Expression) else [getattr(s, "text", s) for s in source]
+        text = (
+            source.text
+            if isinstance(source, Expression)
+            else [getattr(s, "text", s) for s in source]
+        )
         place = ", ".join(f"{c:.6g}" for c in min(places))
         raise CaseError(f"expression {text!r} is not finite at ({place}), t = {t:g}")
 
@@ -190,11 +196,13 @@ def _interpolate_between(u: Any, source: Any) -> None:
     missing = 0
     for factor in (1e-8, 1e-3, 0.25):
         data = fem.create_interpolation_data(V, W, cells, padding=factor * h)
-        missing = total(mesh.comm, int(np.count_nonzero(np.asarray(compat.value_of(data.src_owner)) < 0)))
+        missing = total(
+            mesh.comm, int(np.count_nonzero(np.asarray(compat.value_of(data.src_owner)) < 0))
+        )
         if missing == 0:
             u.interpolate_nonmatching(source, cells, data)
             return
     raise CaseError(
-        f"{missing} interpolation points of {u.name!r} lie more than a quarter of a cell outside the mesh of "
-        f"{source.name!r}; give a source whose mesh covers the domain"
+        f"{missing} interpolation points of {u.name!r} lie more than a quarter of a cell outside "
+        f"the mesh of {source.name!r}; give a source whose mesh covers the domain"
     )

@@ -52,7 +52,9 @@ class PointEvaluator:
         x = np.asarray(points, dtype=np.float64)
         x = x.reshape(-1, 1) if x.ndim == 1 and gdim == 1 else np.atleast_2d(x)
         if x.shape[1] != gdim:
-            raise CaseError(f"points of shape {x.shape} on a mesh in {gdim}D; give shape (n, {gdim})")
+            raise CaseError(
+                f"points of shape {x.shape} on a mesh in {gdim}D; give shape (n, {gdim})"
+            )
         if missing not in ("nan", "error"):
             raise ValueError(f"missing = {missing!r}")
         self.mesh, self.points = mesh, x
@@ -180,7 +182,9 @@ class PointEvaluator:
         # PETSc's rows are in blocks of points, which are not the owners' ones: every rank gets all.
         k = V.dofmap.list.shape[1]
         columns, values = np.zeros((n, k), dtype=np.int64), np.zeros((n, k))
-        columns[self._rows] = index_map.local_to_global(local.indices.astype(np.int32)).reshape(-1, k)
+        columns[self._rows] = index_map.local_to_global(local.indices.astype(np.int32)).reshape(
+            -1, k
+        )
         values[self._rows] = local.data.reshape(-1, k)
         comm.Allreduce(MPI.IN_PLACE, columns, op=MPI.SUM)
         comm.Allreduce(MPI.IN_PLACE, values, op=MPI.SUM)
@@ -195,12 +199,14 @@ class PointEvaluator:
         offsets = np.concatenate([[0], np.cumsum(kept * k)])
         j = (columns[point] * bs + component[:, None])[kept]
         v = values[point][kept].astype(PETSc.ScalarType)
-        E.setPreallocationCSR((offsets.astype(PETSc.IntType), j.ravel().astype(PETSc.IntType), v.ravel()))
+        E.setPreallocationCSR(
+            (offsets.astype(PETSc.IntType), j.ravel().astype(PETSc.IntType), v.ravel())
+        )
         E.assemble()
         return E
 
     def _local(self, V: Any) -> tuple[sp.csr_matrix | None, int]:
-        """Basis functions at this rank's points, (points, local dofs of a component), and block size.
+        """Basis functions at this rank's points, (points, local dofs of a part), and block size.
 
         None for spaces whose basis functions are not plain pull-backs.
         """
@@ -221,7 +227,7 @@ class PointEvaluator:
 
 
 def is_lagrange(V: Any) -> bool:
-    """Whether V is a scalar or blocked space of (discontinuous) Lagrange elements, and not a part of one."""
+    """Whether V is a whole scalar or blocked space of (discontinuous) Lagrange elements."""
     element = V.ufl_element()
     shape = int(np.prod(V.value_shape)) if V.value_shape else 1
     return (

@@ -19,7 +19,7 @@ import ufl
 from dolfinx import fem
 from dolfinx.fem import petsc as fem_petsc
 from petsc4py import PETSc
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from fem_apps.case import Table
 from fem_apps.case import Case as AnyCase
@@ -38,7 +38,13 @@ from fem_apps.problems.log_density import LogDensity, LogDensitySolver
 
 SOURCE_QUADRATURE = 6
 
-Scheme = Annotated[EdgeScheme | LogDensity, Field(discriminator="type")]
+
+
+def _edge_by_default(table: object) -> object:
+    return {"type": "edge", **table} if isinstance(table, dict) else table
+
+
+Scheme = Annotated[EdgeScheme | LogDensity, Field(discriminator="type"), BeforeValidator(_edge_by_default)]
 
 
 class Potential(Table):

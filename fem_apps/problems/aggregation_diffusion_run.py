@@ -13,7 +13,7 @@ from dolfinx import fem
 from fem_apps import meshing
 from fem_apps.fem.node_graph import NodeGraph
 from fem_apps.fem.time_stepping import Step, march, output_times
-from fem_apps.mpi import extremes
+from fem_apps.mpi import extremes, on_rank_zero
 from fem_apps.output import checkpoint
 from fem_apps.output.fields import FieldWriter
 from fem_apps.output.folder import Interrupted, Run
@@ -86,13 +86,17 @@ def _march(case: Case, run: Run, s: Setting, diagnose: Diagnostics) -> dict[str,
         History(run.comm, run.folder / "history.csv", append=append, last_step=number) as history,
         _fields(case, run, [u]) as fields,
     ):
-        frames = FrameRecorder(s.graph.V, run.folder, label="density", append=append) if case.output.pictures else None
+        s.graph.to_function(state.rho, u)
+        frames = None
+        if case.output.pictures:
+            frames = FrameRecorder(run.folder, u, label="density", resume_until=state.t if append else None)
+
         def show(step: Step[State]) -> None:
             s.graph.to_function(step.state.rho, u)
             if fields is not None:
                 fields.write(step.state.t)
             if frames is not None:
-                frames.add(u, step.state.t)
+                frames.add(step.state.t)
 
         step = Step(number, state, 0.0, dt, 0, 0, True)
         row = diagnose(step, record)
@@ -114,20 +118,21 @@ def _march(case: Case, run: Run, s: Setting, diagnose: Diagnostics) -> dict[str,
             if interrupted or due:
                 _save(run, s, step, record)
                 saved = clock.monotonic()
-            if interrupted:
                 if frames is not None:
-                    frames.save()
+                    s.graph.to_function(step.state.rho, u)
+                    frames.save(step.state.t)
+            if interrupted:
                 raise Interrupted(f"interrupted at t = {step.state.t:.6g}, step {step.number}; continue with --restart")
             if stopped:
                 run.note(stopped)
                 break
         if frames is not None:
-            frames.save()
+            frames.save(step.state.t)
     with run.phase("pictures"):
         if case.output.pictures:
             from fem_apps.output.pictures import draw
 
-            for note in run.comm.bcast(draw(run.folder) if run.comm.rank == 0 else None):
+            for note in on_rank_zero(run.comm, draw, run.folder):
                 run.note(note)
     return _metrics(record, row, step, stopped)
 

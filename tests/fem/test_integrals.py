@@ -26,7 +26,13 @@ def test_integral_of_ufl_and_of_a_compiled_form():
 
 @pytest.mark.parametrize(
     ("kind", "exact"),
-    [("L1", 1 / 2), ("L2", 1 / np.sqrt(3)), ("H1-seminorm", 1.0), ("H1", np.sqrt(4 / 3)), ("max", 1.0)],
+    [
+        ("L1", 1 / 2),
+        ("L2", 1 / np.sqrt(3)),
+        ("H1-seminorm", 1.0),
+        ("H1", np.sqrt(4 / 3)),
+        ("max", 1.0),
+    ],
 )
 def test_norms_of_x(kind, exact):
     u = interpolate(fem.functionspace(square(), ("Lagrange", 1)), lambda x: -x[0])
@@ -57,7 +63,12 @@ def test_error_of_what_is_known_in_closed_form():
     V = fem.functionspace(msh, ("Lagrange", 1))
     uh = interpolate(V, lambda x: x[0] ** 2)
     x = ufl.SpatialCoordinate(msh)
-    for exact in (parse("x**2"), lambda x: x[0] ** 2, x[0] ** 2, interpolate(fem.functionspace(msh, ("DG", 2)), parse("x**2"))):
+    for exact in (
+        parse("x**2"),
+        lambda x: x[0] ** 2,
+        x[0] ** 2,
+        interpolate(fem.functionspace(msh, ("DG", 2)), parse("x**2")),
+    ):
         assert np.isclose(error_norm(uh, exact), 0.01 / np.sqrt(30), rtol=1e-10)
     assert error_norm(interpolate(V, lambda x: 1 + 2 * x[0]), parse("1 + 2*x")) < 1e-14
 
@@ -76,7 +87,9 @@ def test_sources():
         interpolate(V, lambda x: 2 * x[0] + 1),
         interpolate(V, parse("a*x + t", ("x", "a", "t")), t=1.0, parameters={"a": 2.0}),
         interpolate(V, 2 * x[0] + 1),
-        interpolate(V, interpolate(fem.functionspace(V.mesh, ("Lagrange", 1)), lambda x: 2 * x[0] + 1)),
+        interpolate(
+            V, interpolate(fem.functionspace(V.mesh, ("Lagrange", 1)), lambda x: 2 * x[0] + 1)
+        ),
     ]
     for u in by[1:]:
         assert np.allclose(u.x.array, by[0].x.array, atol=1e-13)
@@ -112,8 +125,10 @@ def disc(n):
 
 
 def test_from_another_mesh():
-    """Between two polygons of one circle the gaps at the rim are filled, linear functions exactly."""
-    coarse = interpolate(fem.functionspace(disc(12), ("Lagrange", 1)), lambda x: 1 + x[0] - 3 * x[1])
+    """Between two polygons of one circle the gaps at the rim are filled, exactly if linear."""
+    coarse = interpolate(
+        fem.functionspace(disc(12), ("Lagrange", 1)), lambda x: 1 + x[0] - 3 * x[1]
+    )
     V = fem.functionspace(disc(41), ("Lagrange", 2))
     exact = interpolate(V, lambda x: 1 + x[0] - 3 * x[1])
     assert np.allclose(interpolate(V, coarse).x.array, exact.x.array, atol=1e-12)

@@ -38,7 +38,9 @@ def test_shared_facets_take_the_same_cell_on_any_number_of_ranks():
 
 def test_values_mask_and_error_on_every_rank():
     msh = square(COMM)
-    u = interpolate(fem.functionspace(msh, ("Lagrange", 2, (2,))), lambda x: np.stack([x[0] * x[1], x[0] ** 2]))
+    u = interpolate(
+        fem.functionspace(msh, ("Lagrange", 2, (2,))), lambda x: np.stack([x[0] * x[1], x[0] ** 2])
+    )
     points = np.vstack([GRID, [[1.5, 0.0]]])
     at = PointEvaluator(msh, points)
     values = at(u)
@@ -54,7 +56,9 @@ def test_values_mask_and_error_on_every_rank():
 def test_matrix(shape):
     msh = square(COMM)
     V = fem.functionspace(msh, ("Lagrange", 2, shape))
-    u = interpolate(V, (lambda x: np.stack([x[0] * x[1], x[0]])) if shape else (lambda x: x[0] * x[1]))
+    u = interpolate(
+        V, (lambda x: np.stack([x[0] * x[1], x[0]])) if shape else (lambda x: x[0] * x[1])
+    )
     points = np.vstack([GRID, [[1.5, 0.0]], GRID[::-1]])
     at = PointEvaluator(msh, points)
     E = at.matrix(V)
@@ -98,10 +102,10 @@ def test_interpolation_from_another_mesh():
     other = mesh.create_unit_square(COMM, 5, 7)
     u = interpolate(fem.functionspace(other, ("Lagrange", 2)), lambda x: x[0] * x[1])
     V = fem.functionspace(square(COMM), ("Lagrange", 2))
-    assert np.allclose(interpolate(V, u).x.array, interpolate(V, lambda x: x[0] * x[1]).x.array, atol=1e-12)
-    half = mesh.create_rectangle(
-        COMM, [[0, 0], [0.5, 1]], [6, 6], cell_type=mesh.CellType.triangle
+    assert np.allclose(
+        interpolate(V, u).x.array, interpolate(V, lambda x: x[0] * x[1]).x.array, atol=1e-12
     )
+    half = mesh.create_rectangle(COMM, [[0, 0], [0.5, 1]], [6, 6], cell_type=mesh.CellType.triangle)
     with pytest.raises(CaseError, match="outside the mesh of"):
         interpolate(V, interpolate(fem.functionspace(half, ("Lagrange", 1)), 1.0))
 
@@ -110,5 +114,3 @@ def test_an_expression_that_fails_on_one_rank_fails_on_all():
     V = fem.functionspace(square(COMM), ("Lagrange", 1))
     with pytest.raises(CaseError, match="is not finite at"):
         interpolate(V, parse("sqrt(x + y - 0.1)"))
-
-
