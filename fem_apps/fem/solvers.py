@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,18 +18,28 @@ def reason_name(reasons: type, value: int) -> str:
     return names.get(value, str(value))
 
 
-def set_options(
-    solver: PETSc.KSP | PETSc.SNES, defaults: Mapping[str, Any], prefix: str = ""
-) -> None:
-    """Give a solver its defaults; what the option database already holds under its prefix wins."""
-    solver.setOptionsPrefix(prefix)
+@contextmanager
+def default_options(defaults: Mapping[str, Any], prefix: str = "") -> Iterator[None]:
+    """Hold defaults in the option database for a while; what it already has under the prefix wins."""
     database = PETSc.Options(prefix)
     mine = {k: v for k, v in defaults.items() if not database.hasName(k)}
     for k, v in mine.items():
         database[k] = v
-    solver.setFromOptions()
-    for k in mine:
-        del database[k]
+    try:
+        yield
+    finally:
+        for k in mine:
+            del database[k]
+
+
+def set_options(solver: PETSc.KSP | PETSc.SNES, defaults: Mapping[str, Any], prefix: str = "") -> None:
+    """Give a solver its defaults; what the option database already holds under its prefix wins.
+
+    Solvers within it (`sub_pc_type`, ...) read theirs at its first set-up: see `default_options`.
+    """
+    solver.setOptionsPrefix(prefix)
+    with default_options(defaults, prefix):
+        solver.setFromOptions()
 
 
 def factorised(A: PETSc.Mat, *, spd: bool = False, prefix: str = "") -> PETSc.KSP:
@@ -115,6 +126,7 @@ class Newton:
         self.snes.setJacobian(matrix, J, P)
         self.snes.setConvergenceTest(converged)
         set_options(self.snes, options, prefix)
+        self._late, self._prefix = options, prefix
 
     def solve(self, x: np.ndarray, time: float | None = None) -> tuple[np.ndarray, int]:
         """Solve from the start x; returns the solution and the number of Newton iterations.
@@ -124,7 +136,9 @@ class Newton:
         """
         self.history = []
         self._x.array_w[:] = x
-        self.snes.solve(None, self._x)
+        with default_options(self._late, self._prefix):
+            self.snes.solve(None, self._x)
+        self._late = {}
         reason = self.snes.getConvergedReason()
         if reason <= 0:
             name = reason_name(PETSc.SNES.ConvergedReason, reason)

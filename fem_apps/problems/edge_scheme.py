@@ -47,6 +47,7 @@ SOLVER = {
     "ksp_max_it": 200,
     "pc_type": "bjacobi",
     "sub_pc_type": "ilu",
+    "sub_pc_factor_levels": 1,
 }
 # linear solves only as sharp as the Newton step is good (Eisenstat, Walker 1996): half the time at long steps
 INEXACT = {"snes_ksp_ew": True, "snes_ksp_ew_rtol0": 1e-2, "snes_ksp_ew_rtolmax": 1e-2}
