@@ -112,9 +112,10 @@ make_userland() {
     # shellcheck disable=SC2086
     "$tool" --mode=$mode --variant=apt --components=main \
         --aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Retries "5"' \
-        --include="$(echo $debian_packages | tr ' ' ,)" "$suite" "$partial" $where 2>&1 </dev/null |
+        --customize-hook='touch "$1/etc/pip.conf"' --include="$(echo $debian_packages | tr ' ' ,)" "$suite" "$partial" $where 2>&1 </dev/null |
         tee "$log" | { grep --line-buffered -E '^[IE]:|rror' || true; } >&2 ||
         die "the userland is incomplete; see $log, then run this again."
+    mkdir -p "$root.mnt"
     mv -T "$partial" "$root"
 }
 
@@ -123,18 +124,26 @@ make_userland() {
 # shellcheck disable=SC2016
 enter='
     set -e
-    root=$1; shift
-    at() { mkdir -p "$root$1" 2>/dev/null || :; [ ! -d "$root$1" ] || mount --rbind "$1" "$root$1"; }
-    file() { if [ -f "$1" ]; then
-                 [ -e "$root$1" ] || { mkdir -p "$(dirname "$root$1")" && : > "$root$1"; } 2>/dev/null || :
-                 [ ! -e "$root$1" ] || mount --bind "$(readlink -f "$1")" "$root$1"; fi; }
-    for d in /*; do
-        case $d in /bin|/boot|/etc|/lib*|/sbin|/usr|/var|/lost+found) continue ;; esac
-        [ -d "$d" ] && [ ! -L "$d" ] && at "$d"
+    userland=$1 root=$1.mnt; shift
+    mount -t tmpfs -o mode=755 fem-apps "$root"
+    own() { mkdir -p "$root$1"; mount --rbind "$userland$1" "$root$1"; }
+    host() { mkdir -p "$root$1" 2>/dev/null && mount --rbind "$1" "$root$1"; }
+    for d in "$userland"/*; do
+        case ${d##*/} in
+            etc|opt|usr|var) own "/${d##*/}" ;;
+            *) if [ -L "$d" ]; then ln -s "$(readlink "$d")" "$root/${d##*/}"; fi ;;
+        esac
     done
-    [ ! -d /var/tmp ] || at /var/tmp
-    for f in /etc/resolv.conf /etc/hosts /etc/hostname /etc/passwd /etc/group /etc/localtime /etc/pip.conf \
-             /etc/ssl/certs/ca-certificates.crt; do file "$f"; done
+    for d in /*; do
+        case $d in /bin|/boot|/etc|/lib*|/opt|/sbin|/usr|/var|/lost+found) ;;
+            *) if [ -d "$d" ] && [ ! -L "$d" ]; then host "$d"; fi ;;
+        esac
+    done
+    for d in /opt/*; do if [ -d "$d" ] && [ ! -e "$root$d" ]; then host "$d" || :; fi; done
+    host /var/tmp
+    for f in resolv.conf hosts hostname passwd group pip.conf ssl/certs/ca-certificates.crt; do
+        if [ -f "/etc/$f" ] && [ -e "$root/etc/$f" ]; then mount --bind "$(readlink -f "/etc/$f")" "$root/etc/$f"; fi
+    done
     exec chroot "$root" /usr/bin/env "PATH=$FEM_APPS_PATH" /bin/sh -c "cd \"\$0\" && exec \"\$@\"" "$PWD" "$@"
 '
 inside() { unshare "${unshare_flags[@]}" /bin/sh -c "$enter" enter "$root" "$@"; }
