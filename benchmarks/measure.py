@@ -35,7 +35,9 @@ GEMM, DISTURBED, SAMPLE = 1500, 0.7, 0.03
 def arguments(doc: str | None, **more: dict[str, object]) -> argparse.Namespace:
     """The command line: --small, --rounds, --threads, and what `more` adds (name=add_argument's keywords)."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="sizes that finish in seconds, for the tests")
+    parser.add_argument(
+        "--small", action="store_true", help="sizes that finish in seconds, for the tests"
+    )
     parser.add_argument("--rounds", type=int, default=7, help="times that every task is taken")
     parser.add_argument("--threads", type=int, default=1, help="threads of BLAS, numba and OpenMP")
     for name, keywords in more.items():
@@ -67,7 +69,10 @@ def interleaved(rounds: int, **tasks: Callable[[], object]) -> Times:
     if "triad" in seen:
         wall = sorted(w for w, _ in seen["triad"])
         if wall[0] < DISTURBED * wall[len(wall) // 2]:
-            print(f"disturbed: the triad's median is {wall[len(wall) // 2] / wall[0]:.2f} times its best", flush=True)
+            print(
+                f"disturbed: the triad's median is {wall[len(wall) // 2] / wall[0]:.2f} times its best",
+                flush=True,
+            )
     return {name: (min(w for w, _ in t), min(c for _, c in t)) for name, t in seen.items()}
 
 
@@ -77,7 +82,9 @@ def _triad(a, b, c):  # type: ignore[no-untyped-def]
         a[i] = b[i] + 3.0 * c[i]
 
 
-def ceilings(small: bool) -> tuple[dict[str, Callable[[], object]], Callable[[Times], tuple[float, float]]]:
+def ceilings(
+    small: bool,
+) -> tuple[dict[str, Callable[[], object]], Callable[[Times], tuple[float, float]]]:
     """Tasks `triad` and `gemm`, and what turns their times into GB/s (24 B an entry) and GF/s.
 
     Three arrays of 300 MB, of 8 MB if `small` (then a cache is measured).
@@ -85,7 +92,10 @@ def ceilings(small: bool) -> tuple[dict[str, Callable[[], object]], Callable[[Ti
     n = 10**6 if small else 300 * 10**6 // 8
     a, b, c = np.zeros(n), np.ones(n), np.ones(n)
     x, y = np.ones((GEMM, GEMM)), np.ones((GEMM, GEMM))
-    tasks: dict[str, Callable[[], object]] = {"triad": lambda: _triad(a, b, c), "gemm": lambda: x @ y}
+    tasks: dict[str, Callable[[], object]] = {
+        "triad": lambda: _triad(a, b, c),
+        "gemm": lambda: x @ y,
+    }
     return tasks, lambda t: (24e-9 * n / t["triad"][0], 2e-9 * GEMM**3 / t["gemm"][0])
 
 
@@ -122,7 +132,11 @@ def report(
     ]
     if machine:
         triad, gemm = machine
-        share = f", ours at {100e-9 * memory / wall / triad:.0f} % of it moving {1e-6 * memory:.0f} MB" if memory else ""
+        share = (
+            f", ours at {100e-9 * memory / wall / triad:.0f} % of it moving {1e-6 * memory:.0f} MB"
+            if memory
+            else ""
+        )
         parts.append(f"triad {triad:.1f} GB/s{share}, GEMM {gemm:.0f} GF/s")
     parts.append(f"threads {THREADS}, ranks 1, load {os.getloadavg()[0]:.1f}")
     if versions:

@@ -31,7 +31,9 @@ from fem_apps.problems.edge_scheme import EdgeScheme
 from fem_apps.problems.free_energy import Diffusion
 
 SIGMA, KERNEL, RHO0 = 0.1, Gaussian(width=0.2, strength=-1.0), "1 + 0.5*cos(9*x)*cos(7*y)"
-TOLERANCE = 1e-10  # of int |residual| dx (ours), of the Euclidean norm relative to the first (the script)
+TOLERANCE = (
+    1e-10  # of int |residual| dx (ours), of the Euclidean norm relative to the first (the script)
+)
 
 
 class Script:
@@ -65,16 +67,25 @@ class Script:
 def compare(h: float, dt: float, rounds: int, small: bool) -> None:
     """Print the lines of one mesh."""
     data = build(MPI.COMM_SELF, MeshCase(geometry="rectangle", parameters={"h": h}))
-    diffusion, settings = (Diffusion(exponent=2, coefficient=SIGMA),), {"newton_tolerance": TOLERANCE}
+    diffusion, settings = (
+        (Diffusion(exponent=2, coefficient=SIGMA),),
+        {"newton_tolerance": TOLERANCE},
+    )
     first = EdgeScheme(order=1, **settings)
     ours = set_up(data, Problem(diffusion, (KERNEL,)), RHO0, scheme=first)
     local = set_up(data, Problem(diffusion), RHO0, scheme=first)
     second = set_up(data, Problem(diffusion, (KERNEL,)), RHO0, scheme=EdgeScheme(**settings))
     graph, rho0 = ours.graph, ours.rho0
-    state, alone, past = ours.solver.start(0.0, rho0), local.solver.start(0.0, rho0), second.solver.start(0.0, rho0)
+    state, alone, past = (
+        ours.solver.start(0.0, rho0),
+        local.solver.start(0.0, rho0),
+        second.solver.start(0.0, rho0),
+    )
     past = second.solver.attempt(past, dt).state
     script = Script(graph.V, rho0, dt)
-    some = np.random.default_rng(0).choice(graph.n, max(8, min(graph.n, 4_000_000 // graph.n)), replace=False)
+    some = np.random.default_rng(0).choice(
+        graph.n, max(8, min(graph.n, 4_000_000 // graph.n)), replace=False
+    )
     masses = graph.mass * rho0
     error_w = np.abs(dense_sum(KERNEL, graph.x, masses, some) - state.w[some]).max()
     zero = np.zeros(graph.n)
@@ -99,15 +110,41 @@ def compare(h: float, dt: float, rounds: int, small: bool) -> None:
         **tasks,
     )
     scale = graph.n / len(some)
-    times["script"] = tuple(a + scale * b for a, b in zip(times["script_local"], times["dense"], strict=True))
+    times["script"] = tuple(
+        a + scale * b for a, b in zip(times["script_local"], times["dense"], strict=True)
+    )
     versions = f"DOLFINx {dolfinx.__version__}, PETSc {'.'.join(map(str, petsc4py.PETSc.Sys.getVersion()))}"
     common = {"machine": machine(times), "versions": versions}
     size = f"rectangle {graph.n} nodes dt {dt:g}"
     rows = f"{iterations}, W*rho of {len(some)} rows scaled, difference {error_w:.0e}"
     L1 = "L1 difference of the increments"
-    report("A2", size, times, ours="ours", peer="script", agreement=f"{L1} {whole:.1e}, {rows}", **common)
-    report("A2", size, times, ours="ours_local", peer="script_local", agreement=f"{L1} {part:.1e}, no W", **common)
-    report("A2", size, times, ours="ours_order_2", peer="script", agreement="ours of second order in time", **common)
+    report(
+        "A2",
+        size,
+        times,
+        ours="ours",
+        peer="script",
+        agreement=f"{L1} {whole:.1e}, {rows}",
+        **common,
+    )
+    report(
+        "A2",
+        size,
+        times,
+        ours="ours_local",
+        peer="script_local",
+        agreement=f"{L1} {part:.1e}, no W",
+        **common,
+    )
+    report(
+        "A2",
+        size,
+        times,
+        ours="ours_order_2",
+        peer="script",
+        agreement="ours of second order in time",
+        **common,
+    )
 
 
 if __name__ == "__main__":

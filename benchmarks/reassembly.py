@@ -63,7 +63,12 @@ def compare(geometry: str, h: float, rounds: int, small: bool) -> None:
     cells = len(graph.V.dofmap.list)
     tasks, machine = ceilings(small)
     times = interleaved(
-        rounds, linear=lambda: linear.assemble(kappa.x.array), nonlinear=nonlinear, petsc=petsc, csr=matrix_csr, **tasks
+        rounds,
+        linear=lambda: linear.assemble(kappa.x.array),
+        nonlinear=nonlinear,
+        petsc=petsc,
+        csr=matrix_csr,
+        **tasks,
     )
     difference = linear.matrix.mat - A
     agreement = f"difference {difference.norm() / A.norm():.1e}"
@@ -75,9 +80,19 @@ def compare(geometry: str, h: float, rounds: int, small: bool) -> None:
     memory = edges * (4 + 16 + 8 + 16) + parts * 12 + cells * 8 + graph.n * 20
     versions = f"DOLFINx {dolfinx.__version__}, PETSc {'.'.join(map(str, petsc4py.PETSc.Sys.getVersion()))}"
     common = {"machine": machine(times), "versions": versions}
-    report("A1", size, times, ours="linear", peer="petsc", agreement=agreement, memory=memory, **common)
+    report(
+        "A1", size, times, ours="linear", peer="petsc", agreement=agreement, memory=memory, **common
+    )
     report("A1", size, times, ours="linear", peer="csr", agreement="same form", **common)
-    report("A1", size, times, ours="nonlinear", peer="petsc", agreement="residual and Newton matrix, not the same", **common)
+    report(
+        "A1",
+        size,
+        times,
+        ours="nonlinear",
+        peer="petsc",
+        agreement="residual and Newton matrix, not the same",
+        **common,
+    )
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from petsc4py import PETSc
 
 from fem_apps.fem.edge_matrix import EdgeMatrix, create
 from fem_apps.fem.node_graph import NodeGraph
+
 BLOCK = 256
 
 
@@ -48,7 +49,9 @@ class CellStiffness:
             with self._halo.localForm() as local:
                 kappa = local.array_r.copy()
         _edges(self._start, self._cell, self._part, kappa, self._a)
-        _gather(A.edges, A.here, self._number, self._edge_of, self._row, self._a, A.diagonal, A.values)
+        _gather(
+            A.edges, A.here, self._number, self._edge_of, self._row, self._a, A.diagonal, A.values
+        )
         A.changed()
         return A.mat
 
@@ -62,15 +65,21 @@ def cell_stiffness(graph: NodeGraph) -> CellStiffness:
     x = mesh.geometry.x[mesh.geometry.dofmap[: cells.size_local]]
     edges = x[:, 1:] - x[:, :1]
     gram = edges @ edges.transpose(0, 2, 1)
-    volume = np.sqrt(np.linalg.det(gram)) / (2.0 if mesh.topology.dim == 2 else 6.0 if mesh.topology.dim == 3 else 1.0)
+    volume = np.sqrt(np.linalg.det(gram)) / (
+        2.0 if mesh.topology.dim == 2 else 6.0 if mesh.topology.dim == 3 else 1.0
+    )
     # grad phi_a . grad phi_b, a, b > 0, is the inverse of the Gram matrix; phi_0 = 1 - the others
     local = np.zeros((len(x), x.shape[1], x.shape[1]))
     local[:, 1:, 1:] = np.linalg.inv(gram) * volume[:, None, None]
     local[:, 0, 1:] = local[:, 1:, 0] = -local[:, 1:, 1:].sum(axis=1)
     a, b = np.nonzero(~np.eye(x.shape[1], dtype=bool))
-    number = graph.V.dofmap.index_map.local_to_global(dofs.ravel().astype(np.int32)).reshape(dofs.shape)
+    number = graph.V.dofmap.index_map.local_to_global(dofs.ravel().astype(np.int32)).reshape(
+        dofs.shape
+    )
     cell = cells.local_range[0] + np.repeat(np.arange(len(x)), len(a))
-    i, j, cell, part = _to_owners(graph, number[:, a].ravel(), number[:, b].ravel(), cell, local[:, a, b].ravel())
+    i, j, cell, part = _to_owners(
+        graph, number[:, a].ravel(), number[:, b].ravel(), cell, local[:, a, b].ravel()
+    )
     matrix = create(graph)
     indptr, cols, _ = matrix.edges
     names = np.concatenate([graph.offset + np.arange(graph.n), graph.ghosts])
@@ -99,12 +108,20 @@ def cell_stiffness(graph: NodeGraph) -> CellStiffness:
     small = [a.astype(np.uint32) for a in (number, edge_of, start)]
     mine = (cell >= cells.local_range[0]) & (cell < cells.local_range[1])
     ghosts = np.unique(cell[~mine])
-    place = np.where(mine, cell - cells.local_range[0], cells.size_local + np.searchsorted(ghosts, cell))
+    place = np.where(
+        mine, cell - cells.local_range[0], cells.size_local + np.searchsorted(ghosts, cell)
+    )
     halo = PETSc.Vec().createGhost(
         ghosts.astype(PETSc.IntType), size=(cells.size_local, PETSc.DETERMINE), comm=comm
     )
     return CellStiffness(
-        matrix, *small, place.astype(np.uint32), part, row.astype(np.uint32), np.zeros(len(cols) + 1), halo
+        matrix,
+        *small,
+        place.astype(np.uint32),
+        part,
+        row.astype(np.uint32),
+        np.zeros(len(cols) + 1),
+        halo,
     )
 
 

@@ -32,7 +32,9 @@ def default_options(defaults: Mapping[str, Any], prefix: str = "") -> Iterator[N
             del database[k]
 
 
-def set_options(solver: PETSc.KSP | PETSc.SNES, defaults: Mapping[str, Any], prefix: str = "") -> None:
+def set_options(
+    solver: PETSc.KSP | PETSc.SNES, defaults: Mapping[str, Any], prefix: str = ""
+) -> None:
     """Give a solver its defaults; what the option database already holds under its prefix wins.
 
     Solvers within it (`sub_pc_type`, ...) read theirs at its first set-up: see `default_options`.
