@@ -91,6 +91,17 @@ def test_flux_changes_sign_with_its_ends(clip):
             assert F * dxi * np.sign(a) >= 0
 
 
+@pytest.mark.parametrize("exponent", [0.5, 1, 2, 3])
+def test_fluxes_of_vanishing_densities_are_finite(graph, exponent):
+    """A front's tail goes through all magnitudes down to the denormal numbers."""
+    rho = 10.0 ** np.random.default_rng(6).uniform(-330, 0, graph.n)
+    H = Internal((Diffusion(exponent=exponent),))
+    outflow, A, work, _ = fluxes(graph, H, rho, np.linspace(0, 1, graph.n))
+    assert np.isfinite(work)
+    assert np.isfinite(outflow).all()
+    assert np.isfinite(A.values).all()
+
+
 def test_work_is_the_dissipation(graph):
     rng = np.random.default_rng(5)
     rho, phi = rng.random(graph.n), rng.standard_normal(graph.n)
