@@ -3,9 +3,9 @@
     A_ij = sum_T kappa_T S^T_ij,   S^T_ij = int_T grad phi_i . grad phi_j
 
 The S^T are computed once; after that a matrix is a pass over the edges of the mesh. The diagonal is
-minus the sum of its row, which is exact, as constants are in the kernel of every S^T; by symmetry an
-edge is computed once, and then gathered into both of its rows. (TensorGalerkin, arXiv 2602.05052, has
-the same map for GPUs.)
+minus the sum of its row, which is exact, as constants are in the kernel of every S^T; by symmetry
+an edge is computed once, and then gathered into both of its rows. (TensorGalerkin, arXiv
+2602.05052, has the same map for GPUs.)
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from numba import njit
 from petsc4py import PETSc
 
+from fem_apps.compat import coordinate_element, geometry_dofmap
 from fem_apps.fem.edge_matrix import EdgeMatrix, create
 from fem_apps.fem.node_graph import NodeGraph
 
@@ -59,10 +60,11 @@ class CellStiffness:
 def cell_stiffness(graph: NodeGraph) -> CellStiffness:
     """The map for the mesh of a graph, of straight cells; without periods. Collective."""
     mesh = graph.V.mesh
-    assert not graph.lattice and mesh.geometry.cmap.degree == 1
+    assert not graph.lattice
+    assert coordinate_element(mesh).degree == 1
     comm, cells = graph.comm, mesh.topology.index_map(mesh.topology.dim)
     dofs = graph.V.dofmap.list[: cells.size_local]
-    x = mesh.geometry.x[mesh.geometry.dofmap[: cells.size_local]]
+    x = mesh.geometry.x[geometry_dofmap(mesh)[: cells.size_local]]
     edges = x[:, 1:] - x[:, :1]
     gram = edges @ edges.transpose(0, 2, 1)
     volume = np.sqrt(np.linalg.det(gram)) / (
@@ -92,7 +94,7 @@ def cell_stiffness(graph: NodeGraph) -> CellStiffness:
     keep = (i < j) | ~near
     i, j, cell, part = i[keep], j[keep], cell[keep], part[keep]
     edge = order[np.searchsorted(keys[order], i * total + j)]
-    # within a block of rows, edges of equally many cells follow each other: loops of a length that is foreseen
+    # within a block of rows, edges of equally many cells follow each other: foreseen loop lengths
     count = np.bincount(edge, minlength=len(cols))
     number = np.argsort(np.lexsort((count, rows // BLOCK)))
     edge = number[edge]
@@ -105,7 +107,7 @@ def cell_stiffness(graph: NodeGraph) -> CellStiffness:
     edge_of[matrix.here[own]] = edge_of[matrix.back[own]] = number[own]
     places = np.concatenate([rows[own], cols[own], np.arange(graph.n)])
     row = np.concatenate([[0], np.cumsum(np.bincount(places, minlength=graph.n))])
-    small = [a.astype(np.uint32) for a in (number, edge_of, start)]
+    number, edge_of, start = (a.astype(np.uint32) for a in (number, edge_of, start))
     mine = (cell >= cells.local_range[0]) & (cell < cells.local_range[1])
     ghosts = np.unique(cell[~mine])
     place = np.where(
@@ -116,7 +118,9 @@ def cell_stiffness(graph: NodeGraph) -> CellStiffness:
     )
     return CellStiffness(
         matrix,
-        *small,
+        number,
+        edge_of,
+        start,
         place.astype(np.uint32),
         part,
         row.astype(np.uint32),

@@ -5,7 +5,7 @@ For an edge i-j of weight a (`NodeGraph.weight`), with pressure P, P' = rho H'',
     F_ij = a f_ij,   f_ij = theta_ij M_ij (xi_i - xi_j),   xi = H'(rho) + Phi,
     M_ij = (P(rho_i) - P(rho_j)) / (H'(rho_i) - H'(rho_j)),   theta_ij = min(1, K rho_up / M_ij),
 
-rho_up the value at the end that the flux leaves. M is the mean for which M (H'_i - H'_j) = P_i - P_j:
+rho_up the value at the end that the flux leaves. M is the mean with M (H'_i - H'_j) = P_i - P_j:
 the logarithmic mean for H = rho log rho (linear diffusion stays linear), the arithmetic one for
 H = rho^2; without diffusion it is the arithmetic one. theta = 1 wherever rho_j < (2K - 1) rho_i or
 so: smooth solutions see a symmetric, second-order flux, and what leaves a node is at most K times
@@ -40,8 +40,8 @@ def edge(ri, rj, si, sj, Pi, Pj, Hi, Hj, dPi, dPj, dphi, a, upwind, clip):  # ty
     reciprocals (0 for 0); dphi = phi_i - phi_j. Selections rather than branches: which end a flux
     leaves is not to be predicted. Exchanging i and j changes the sign of F and xi, bit by bit.
 
-    Newton's iterates may be negative: there K rho_up goes on linearly, which leaves the solution of a
-    step non-negative (sum the equations of the negative nodes) and the derivative right on both sides.
+    Newton's iterates may be negative: there K rho_up goes on linearly, which leaves the solution
+    of a step non-negative (sum the equations of the negative nodes) and the derivatives right.
     """
     dH = Hi - Hj
     dxi = dH + dphi
@@ -74,23 +74,19 @@ def edge(ri, rj, si, sj, Pi, Pj, Hi, Hj, dPi, dPj, dphi, a, upwind, clip):  # ty
 
 
 @njit(cache=True, error_model="numpy")
-def assemble(
+def assemble(  # type: ignore[no-untyped-def]
     edges, r, P, H, dP, phi, upwind, clip, tau, mass, diagonal, here, back, outflow, values, drift
-):  # type: ignore[no-untyped-def]
-    """Fluxes out of the nodes, and the matrix diag(mass) + tau d(outflow)/d(rho), each edge taken once.
+):
+    """Fluxes out of the nodes, and diag(mass) + tau d(outflow)/d(rho), each edge taken once.
 
-    Args:
-        edges: indptr, cols, weight of `EdgeMatrix.edges`.
-        r, P, H, dP, phi: values at the owned nodes, then at the ghosts; P, H, dP at max(r, 0).
-        mass: of the owned nodes.
-        diagonal, here, back: places in `values`, of an `EdgeMatrix`.
-        outflow: set to sum_j F_ij at the owned nodes; what comes after them is scratch.
-        values: of the `EdgeMatrix`; all of its entries are set.
-        drift: set to a theta M of the edges.
+    `edges`, `diagonal`, `here`, `back`, `values` are those of an `EdgeMatrix`, all of whose entries
+    are set. r, P, H, dP, phi are values at the owned nodes, then at the ghosts; P, H, dP those at
+    max(r, 0). `outflow` is set to sum_j F_ij at the owned nodes, scratch after them; `drift` to
+    a theta M of the edges.
 
     Returns:
-        sum F_ij (xi_i - xi_j) over this rank's edges, half of it where the other end is a ghost: its
-        share of the dissipation; and sum_i |d outflow_i / d rho_i| rho_i.
+        sum F_ij (xi_i - xi_j) over this rank's edges, half of it where the other end is a ghost:
+        its share of the dissipation; and sum_i |d outflow_i / d rho_i| rho_i.
     """
     indptr, cols, weight = edges
     n = len(mass)

@@ -1,7 +1,7 @@
 """A PETSc matrix on a node graph whose values live in one numpy array that we may overwrite.
 
 PETSc's own insertion searches every entry's place; here places are found once and a kernel writes
-straight into PETSc's storage (`createAIJWithArrays` with separate diagonal and off-diagonal blocks).
+straight into PETSc's storage (`createAIJWithArrays`, diagonal and off-diagonal blocks apart).
 Kernels take each edge once, and write both of its entries.
 """
 
@@ -17,14 +17,16 @@ from fem_apps.fem.node_graph import NodeGraph
 
 @dataclass(frozen=True)
 class EdgeMatrix:
-    """Attributes:
-    mat: the matrix, rows and columns numbered as the graph's nodes.
-    values: its entries, and one more that nothing reads; call `changed` after writing.
-    diagonal: places in `values` of the diagonal, shape (n,).
-    edges: (indptr, cols, weight), the entries of the graph with i < j, each edge once. Ghosts follow
-        the owned nodes, so an edge to a ghost is here too; its other row is another rank's.
-    here: places in `values` of these entries.
-    back: places of the entries j, i; the one that nothing reads where j is a ghost.
+    """A matrix, the array of its entries, and where the edges of the graph are in it.
+
+    Attributes:
+        mat: the matrix, rows and columns numbered as the graph's nodes.
+        values: its entries, and one more that nothing reads; call `changed` after writing.
+        diagonal: places in `values` of the diagonal, shape (n,).
+        edges: (indptr, cols, weight), the entries of the graph with i < j, each edge once. Ghosts
+            follow the owned nodes, so an edge to a ghost is here; its other row is another rank's.
+        here: places in `values` of these entries.
+        back: places of the entries j, i; the one that nothing reads where j is a ghost.
     """
 
     mat: PETSc.Mat

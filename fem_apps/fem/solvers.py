@@ -20,7 +20,7 @@ def reason_name(reasons: type, value: int) -> str:
 
 @contextmanager
 def default_options(defaults: Mapping[str, Any], prefix: str = "") -> Iterator[None]:
-    """Hold defaults in the option database for a while; what it already has under the prefix wins."""
+    """Hold defaults in the option database for a while; what it has under the prefix wins."""
     database = PETSc.Options(prefix)
     mine = {k: v for k, v in defaults.items() if not database.hasName(k)}
     for k, v in mine.items():

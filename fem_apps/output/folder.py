@@ -118,7 +118,7 @@ def _prepare(case: Case, folder: Path, overwrite: bool, restart: bool) -> float:
             raise CaseError(f"{folder} exists: give --overwrite, --restart, or another --out")
         if not known:
             raise CaseError(
-                f"--overwrite: {folder} is not a run folder (it has no case.toml); delete it yourself"
+                f"--overwrite: {folder} is no run folder (it has no case.toml); delete it yourself"
             )
         shutil.rmtree(folder)
     try:
@@ -149,7 +149,8 @@ def _same_case(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
     ]
     if changed:
         raise CaseError(
-            f"--restart: {', '.join(changed)} differ from the run in {folder}; only {', '.join(CONTINUABLE)} may change"
+            f"--restart: {', '.join(changed)} differ from the run in {folder}; "
+            f"only {', '.join(CONTINUABLE)} may change"
         )
 
 

@@ -4,7 +4,7 @@ With lumped masses m_i and the edge fluxes F_ij of `fem.edge_flux`, a step of or
 
     m_i (rho_i - rho_i^n) / dt + sum_j F_ij(rho; Phi) = m_i s_i,   Phi = V + W * rho^*,
 
-and for any dt keeps mass exactly, rho >= 0, and lets the discrete free energy fall, because rho^* is
+and for any dt keeps mass exactly, rho >= 0, and lets the discrete free energy fall, as rho^* is
 rho^n, rho, or their mean as the sign of W on functions of zero mass asks (rho^n for a negative W,
 rho for a positive one, the mean always; checked in Bailo, Carrillo, Hu, arXiv 1811.11502).
 A step of order 2 is the two-step BDF with W*rho extrapolated; it is taken only where it keeps
@@ -33,7 +33,7 @@ from fem_apps.problems.free_energy import Energy, Internal, energy
 if TYPE_CHECKING:
     from fem_apps.fem.convolution import Convolution
 
-# relative energy increase that counts as one; negative mass over what Newton's tolerance leaves of it
+# relative energy increase that counts as one; negative mass over what Newton may leave of it
 ENERGY_SLACK, NEGATIVE_SLACK = 2e-11, 10.0
 # share of the new density in rho^*, by the sign of W on functions of zero mass
 THETA = {"negative": 0.0, "positive": 1.0, "indefinite": 0.5}
@@ -49,7 +49,7 @@ SOLVER = {
     "sub_pc_type": "ilu",
     "sub_pc_factor_levels": 1,
 }
-# linear solves only as sharp as the Newton step is good (Eisenstat, Walker 1996): half the time at long steps
+# linear solves only as sharp as the Newton step is good (Eisenstat, Walker 1996)
 INEXACT = {"snes_ksp_ew": True, "snes_ksp_ew_rtol0": 1e-2, "snes_ksp_ew_rtolmax": 1e-2}
 
 
@@ -188,7 +188,7 @@ class EdgeSolver:
                 time=t,
                 advice="a smaller newton_tolerance",
             )
-        # what the iteration left of the mass balance, and rounding below 0, both below the tolerance
+        # what the iteration left of the mass balance, and below 0, both below the tolerance
         rho = np.maximum(rho, 0.0)
         return rho * (self.graph.integral(target) / self.graph.integral(rho)), iterations
 
@@ -199,14 +199,14 @@ class EdgeSolver:
         return State(t, rho, w, energy(self.graph, self.H, self.external, rho, w))
 
     def rate(self, state: State) -> float:
-        """Int |d_t rho| / mass at a state: 1 over the time in which the density changes. Collective."""
+        """Rate of change int |d_t rho| / mass at a state. Collective."""
         self._tau, self._target, self._theta = 1.0, state.rho, 0.0
         self._phi = self.external + (state.w if state.w is not None else 0.0)
         f = self._residual(state.rho)
         return float(self.graph.comm.allreduce(np.abs(f).sum())) / self.mass
 
     def attempt(self, state: State, dt: float) -> Attempt[State]:
-        """A step of the chosen order, of order 1 where order 2 would break the structure. Collective."""
+        """A step of the chosen order; of order 1 where 2 would break the structure. Collective."""
         if self.scheme.order == 2 and state.past:
             try:
                 done = self._bdf2(state, dt)
@@ -257,7 +257,7 @@ class EdgeSolver:
             return None
         error = 0.0
         if self.tolerance and len(state.past) == 2:
-            # against the parabola through the last three values: its error is that of BDF2 times a known ratio
+            # against the parabola through the last three values, whose error has a known ratio
             times = np.array([state.t, before, state.past[1][0]])
             weights = [np.prod([(t - b) / (a - b) for b in times if b != a]) for a in times]
             predicted = weights[0] * state.rho + weights[1] * old + weights[2] * state.past[1][1]
@@ -288,7 +288,7 @@ class EdgeSolver:
 
 
 def predicted_error(graph: NodeGraph, state: State, rho: np.ndarray, dt: float) -> float:
-    """Int |error| of a backward Euler step, from the line through the last two densities; 0 if there are no two."""
+    """Error int |e| of a backward Euler step, by the line through two densities; 0 without them."""
     if not state.past:
         return 0.0
     before, old, _ = state.past[0]

@@ -1,4 +1,4 @@
-"""Edge fluxes and their matrix: derivatives, antisymmetry, exact linear diffusion, entries against PETSc."""
+"""Edge fluxes and their matrix: derivatives, antisymmetry, exact linear diffusion, entries."""
 
 from __future__ import annotations
 
