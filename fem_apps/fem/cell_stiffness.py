@@ -107,7 +107,6 @@ def cell_stiffness(graph: NodeGraph) -> CellStiffness:
     edge_of[matrix.here[own]] = edge_of[matrix.back[own]] = number[own]
     places = np.concatenate([rows[own], cols[own], np.arange(graph.n)])
     row = np.concatenate([[0], np.cumsum(np.bincount(places, minlength=graph.n))])
-    number, edge_of, start = (a.astype(np.uint32) for a in (number, edge_of, start))
     mine = (cell >= cells.local_range[0]) & (cell < cells.local_range[1])
     ghosts = np.unique(cell[~mine])
     place = np.where(
@@ -118,9 +117,9 @@ def cell_stiffness(graph: NodeGraph) -> CellStiffness:
     )
     return CellStiffness(
         matrix,
-        number,
-        edge_of,
-        start,
+        number.astype(np.uint32),
+        edge_of.astype(np.uint32),
+        start.astype(np.uint32),
         place.astype(np.uint32),
         part,
         row.astype(np.uint32),
