@@ -166,10 +166,13 @@ def run(
         petsc4py.init([sys.argv[0], *petsc])
     from mpi4py import MPI
 
+    from fem_apps.compat import remove_unfinished_forms
     from fem_apps.output.folder import Interrupted, close_run, open_run
 
     comm = MPI.COMM_WORLD
     _log_to_terminal(verbose)
+    if comm.rank == 0:
+        remove_unfinished_forms()
     checked = validate(raw, str(case))
     module = application(checked.kind)
     handle = open_run(

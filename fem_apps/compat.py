@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,22 @@ def complex_environment() -> dict[str, str] | None:
             "PYTHONPATH": ":".join([str(container[0]), *old]),
         }
     return None
+
+
+def remove_unfinished_forms(age: float = 60.0) -> None:
+    """Remove what a killed compilation left in FFCx's cache. On one rank, before forms compile.
+
+    FFCx takes NAME.c as a lock and writes NAME.c.cached when it is done; the next run would wait for
+    that file, and fail after 10 s. Files younger than `age` seconds may be at work.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    for lock in (base / "fenics").glob("*.c"):
+        with contextlib.suppress(OSError):  # another run may have removed it
+            if (
+                not lock.with_suffix(".c.cached").exists()
+                and time.time() - lock.stat().st_mtime > age
+            ):
+                lock.unlink()
 
 
 def has_module(name: str) -> bool:
