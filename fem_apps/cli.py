@@ -38,9 +38,7 @@ Set = Annotated[
 def main() -> None:
     """Run the command line; errors meant for the user are one line, all others end every rank."""
     try:
-        app(standalone_mode=False, prog_name="fem-apps")
-    except typer.Exit as e:
-        sys.exit(e.exit_code)
+        sys.exit(app(standalone_mode=False, prog_name="fem-apps") or 0)
     except FemAppsError as e:
         _say(f"error: {e}")
         _leave_together(e.exit_status)

@@ -78,8 +78,8 @@ def complex_environment() -> dict[str, str] | None:
 def remove_unfinished_forms(age: float = 60.0) -> None:
     """Remove what a killed compilation left in FFCx's cache. On one rank, before forms compile.
 
-    FFCx takes NAME.c as a lock and writes NAME.c.cached when it is done; the next run would wait for
-    that file, and fail after 10 s. Files younger than `age` seconds may be at work.
+    FFCx takes NAME.c as a lock and writes NAME.c.cached when it is done; the next run would wait
+    for that file, and fail after 10 s. Files younger than `age` seconds may be at work.
     """
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     for lock in (base / "fenics").glob("*.c"):

@@ -25,8 +25,8 @@ from fem_apps.problems.free_energy import cluster_counter, moments
 
 log = logging.getLogger(__name__)
 
-# a peak is not resolved where a node is this much denser than its neighbours (a Gaussian of standard
-# deviation 1.5 h), has this share of the mass, and this many times the initial maximum
+# a peak is not resolved where a node is this much denser than its neighbours (a Gaussian of
+# standard deviation 1.5 h), has this share of the mass, and this many times the initial maximum
 SPIKE, SHARE, GROWTH = 1.25, 0.01, 4.0
 
 

@@ -1,0 +1,70 @@
+"""Every example, small: it runs, keeps its invariants, and has the metrics of its kind."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from fem_apps.cli import main
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+# what makes a case small; by the case's place under examples/
+SMALL = {
+    "aggregation_diffusion/metastable_clusters": ["mesh.parameters.h=0.3", "time.end=20"],
+    "aggregation_diffusion/barenblatt": ["mesh.parameters.h=0.3", "time.end=0.5"],
+    "aggregation_diffusion/kuramoto": ["mesh.parameters.h=0.2"],
+    "aggregation_diffusion/keller_segel": ["mesh.parameters.h=0.25", "mesh.parameters.radius=4"],
+    "aggregation_diffusion/von_mises_sphere": ["mesh.parameters.h=0.25", "time.end=5"],
+    "aggregation_diffusion/torus_morse": ["mesh.parameters.h=0.2", "time.end=1"],
+    "aggregation_diffusion/picture": ["mesh.parameters.h=0.1", "time.end=0.2"],
+    "aggregation_diffusion/ball": ["mesh.parameters.h=0.6"],
+}
+METRICS = {
+    "aggregation-diffusion": {
+        "mass_drift",
+        "min_density",
+        "energy_increase",
+        "free_energy",
+        "clusters",
+    },
+}
+CASES = sorted(str(p.relative_to(EXAMPLES).with_suffix("")) for p in EXAMPLES.rglob("*.toml"))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_example(name, tmp_path, monkeypatch):
+    pictures = name.endswith("metastable_clusters")  # one is enough to see that they are made
+    small = [*SMALL[name], f"output.pictures={str(pictures).lower()}", "output.frames=3"]
+    sets = [a for s in small for a in ("--set", s)]
+    out = tmp_path / "run"
+    case = str(EXAMPLES / f"{name}.toml")
+    monkeypatch.setattr("sys.argv", ["fem-apps", "run", case, "--out", str(out), *sets])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    summary = json.loads((out / "summary.json").read_text())
+    metrics = summary["metrics"]
+    assert summary["status"] == "done"
+    assert METRICS[summary["kind"]] <= set(metrics)
+    assert (out / "fields.bp").exists() or (out / "fields.xdmf").exists()
+    if summary["kind"] == "aggregation-diffusion":
+        assert metrics["mass_drift"] <= 1e-12
+        assert metrics["min_density"] >= 0
+        assert metrics["energy_increase"] <= 1e-10
+        assert math.isfinite(metrics["free_energy"])
+    if pictures:
+        assert {p.name for p in out.glob("*.png")} >= {"field.png", "evolution.png", "history.png"}
+        assert (out / "animation.gif").stat().st_size > 10_000
+
+
+def test_numbers_of_small_examples(tmp_path, monkeypatch):
+    """The order parameter of the Kuramoto case is I1(K r/D)/I0(K r/D) on a coarse circle too."""
+    out = tmp_path / "run"
+    case = str(EXAMPLES / "aggregation_diffusion/kuramoto.toml")
+    sets = ["--set", "mesh.parameters.h=0.1", "--set", "output.pictures=false"]
+    monkeypatch.setattr("sys.argv", ["fem-apps", "run", case, "--out", str(out), *sets])
+    with pytest.raises(SystemExit):
+        main()
+    metrics = json.loads((out / "summary.json").read_text())["metrics"]
+    assert abs(metrics["order_parameter"] - 0.589707987783) < 1e-4
