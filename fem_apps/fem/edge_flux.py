@@ -28,7 +28,7 @@ from numba import njit
 LIMIT = 2.0
 # below this relative difference of the two ends, M is their mean (a relative error of its square)
 NEAR = 1e-5
-# reciprocals of smaller densities would overflow
+# reciprocals of smaller densities, or of smaller differences of H', would overflow
 SMALLEST = 1e-300
 
 
@@ -47,7 +47,7 @@ def edge(ri, rj, si, sj, Pi, Pj, Hi, Hj, dPi, dPj, dphi, a, upwind, clip):  # ty
     dxi = dH + dphi
     mean = 0.5 * (max(ri, 0.0) + max(rj, 0.0))
     empty = mean == 0.0
-    near = dH == 0.0 or empty or abs(ri - rj) <= NEAR * mean
+    near = abs(dH) <= SMALLEST or empty or abs(ri - rj) <= NEAR * mean
     inverse = 1.0 / (1.0 if near else dH)
     M = mean if near else (Pi - Pj) * inverse
     f = mean * dxi if near else (Pi - Pj) + M * dphi
