@@ -28,7 +28,7 @@ from numba import njit
 LIMIT = 2.0
 # below this relative difference of the two ends, M is their mean (a relative error of its square)
 NEAR = 1e-5
-# reciprocals of smaller numbers would overflow
+# reciprocals of smaller densities, or of smaller differences of H', would overflow
 SMALLEST = 1e-300
 
 
