@@ -76,7 +76,7 @@ def orders(errors):
 
 
 def barenblatt(x, t, m, mass=1.0):
-    """The Barenblatt solution of d_t rho = Laplace rho^m at points (n, d); and its front's radius."""
+    """The Barenblatt solution of d_t rho = Laplace rho^m at points (n, d); its front's radius."""
     d, p = x.shape[1], 1 / (m - 1)
     a = d / (d * (m - 1) + 2)
     b, k = a / d, a * (m - 1) / (2 * m * d)
