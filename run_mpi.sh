@@ -96,8 +96,9 @@ may_unshare() { unshare "${unshare_flags[@]}" true 2>/dev/null; }
 
 make_userland() {
     local root=$1 partial=$1.partial mode=root tool log=$cache/$suite.log where
+    local own_mounts=(unshare --mount --propagation private)   # a killed attempt leaves no mounts on the host
     if [ "$(id -u)" != 0 ]; then
-        mode=unshare
+        mode=unshare own_mounts=()
         command -v newuidmap >/dev/null && grep -q "^$(id -un):" /etc/subuid 2>/dev/null ||
             die "making the userland as an ordinary user needs the package uidmap and a line for $(id -un) in" \
                 "/etc/subuid and /etc/subgid (usermod --add-subuids). Remedy: ask for them, or run this once as root," \
@@ -105,12 +106,13 @@ make_userland() {
     fi
     tool=$(fetch_mmdebstrap)
     where=$(mirror)
-    [ -e "$partial" ] && { chmod -R u+w "$partial" 2>/dev/null || true
-                           rm -rf "$partial" 2>/dev/null || unshare --map-auto -r rm -rf "$partial"; }
+    # what an interrupted attempt left; never what it may have mounted in it
+    [ ! -e "$partial" ] || rm -rf --one-file-system "$partial" 2>/dev/null ||
+        unshare --map-auto --map-root-user rm -rf --one-file-system "$partial"
     say "making the Debian $suite userland in $root (once; about 3 minutes and 3 GB; log: $log)"
     # sid outlives its signatures on slow mirrors; recommended packages are not wanted
     # shellcheck disable=SC2086
-    "$tool" --mode=$mode --variant=apt --components=main \
+    ${own_mounts[@]+"${own_mounts[@]}"} "$tool" --mode=$mode --variant=apt --components=main \
         --aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Retries "5"' \
         --customize-hook='touch "$1/etc/pip.conf"' --include="$(echo $debian_packages | tr ' ' ,)" "$suite" "$partial" $where 2>&1 </dev/null |
         tee "$log" | { grep --line-buffered -E '^[IE]:|rror' || true; } >&2 ||
