@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,6 +44,37 @@ def same_error(comm: MPI.Comm) -> Iterator[None]:
     failing = comm.allreduce(comm.rank if error is not None else comm.size, op=MPI.MIN)
     if failing < comm.size:
         raise comm.bcast(error, root=failing)
+
+
+_SHARED = MPI.Comm.Create_keyval()
+
+
+def share(comm: MPI.Comm, limit: int = 8) -> None:
+    """From now on `shared` keeps, on this communicator, the last `limit` things that were used."""
+    comm.Set_attr(_SHARED, (OrderedDict(), limit))
+
+
+def shared[T](comm: MPI.Comm, key: Hashable, make: Callable[[], T]) -> T:
+    """What `make()` gives, made once for all cases that a sweep runs on this communicator.
+
+    Collective if `make` is: all ranks of a communicator have made the same things. Outside a sweep
+    nothing is kept. What is shared must never be changed.
+
+    Args:
+        comm: communicator of the run, `run.comm`.
+        key: all that the result depends on.
+        make: makes it.
+    """
+    kept: tuple[OrderedDict[Hashable, T], int] | None = comm.Get_attr(_SHARED)
+    if kept is None:
+        return make()
+    things, limit = kept
+    if key not in things:
+        things[key] = make()
+        while len(things) > limit:
+            things.popitem(last=False)
+    things.move_to_end(key)
+    return things[key]
 
 
 def total(comm: MPI.Comm, x: Any) -> Any:
