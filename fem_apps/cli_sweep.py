@@ -49,7 +49,7 @@ def sweep(
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUES",
-            help="What is varied: key=a,b,c or key=lo:hi:n[:log]; with --sample also key=lo:hi[:log].",
+            help="What is varied: key=a,b,c or key=lo:hi:n[:log]; to --sample: key=lo:hi[:log].",
         ),
     ] = None,
     out: Annotated[

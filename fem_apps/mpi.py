@@ -65,13 +65,13 @@ def shared[T](comm: MPI.Comm, key: Hashable, make: Callable[[], T]) -> T:
         key: all that the result depends on.
         make: makes it.
     """
-    kept: tuple[OrderedDict[Hashable, T], int] | None = comm.Get_attr(_SHARED)
+    kept: Any = comm.Get_attr(_SHARED)
     if kept is None:
         return make()
-    things, limit = kept
+    things: OrderedDict[Hashable, T] = kept[0]
     if key not in things:
         things[key] = make()
-        while len(things) > limit:
+        while len(things) > kept[1]:
             things.popitem(last=False)
     things.move_to_end(key)
     return things[key]

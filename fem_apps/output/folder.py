@@ -108,7 +108,7 @@ def open_run(
         folder: the run folder.
         overwrite: replace an existing run folder.
         restart: continue an interrupted run.
-        stop: of a caller that runs many cases: listens to signals itself and shows its own progress.
+        stop: of a caller that runs many cases: it listens to signals and shows progress.
 
     Raises:
         CaseError: the folder exists and neither `overwrite` nor `restart` is given, it is no run

@@ -1,1 +1,1 @@
-"""Many cases: which ones (`plan`), their record (`record`), running them (`run`), tables (`table`)."""
+"""Many cases: which ones (`plan`), their `record`, running them (`run`), their `table`."""

@@ -37,7 +37,7 @@ class Axis:
     whole: bool = False
 
     def at(self, u: np.ndarray) -> list[Any]:
-        """Values at u in [0, 1): of an interval by its distribution, of a list one of its values."""
+        """Values at u in [0, 1): of an interval by its distribution, else one of the list."""
         if self.values:
             return [self.values[int(k)] for k in np.floor(u * len(self.values))]
         if self.whole:
@@ -83,7 +83,7 @@ def _range(key: str, where: str, lo: str, hi: str, n: str | None, log: str | Non
         return Axis(key, (), low, high, bool(log))
     count = int(n)
     spaced = np.geomspace(low, high, count) if log else np.linspace(low, high, count)
-    values: list[Any] = spaced.tolist()
+    values: list[Any] = list(map(float, spaced))
     written_whole = re.fullmatch(r"[+-]?\d+", lo) and re.fullmatch(r"[+-]?\d+", hi)
     if written_whole and all(v == int(v) for v in values):
         values = [int(v) for v in values]

@@ -1,8 +1,8 @@
 """Who does which case next: the desk on rank 0, which alone writes the record, and its callers.
 
-The first rank of each group asks the desk for cases before it has run out of them and reports each
-outcome without waiting, so that no group waits while rank 0 computes. The desk answers from a thread
-of rank 0, and between rank 0's own cases.
+The first rank of each group asks the desk for cases before it has run out of them and reports
+each outcome without waiting, so that no group waits while rank 0 computes. The desk answers from
+a thread of rank 0, and between rank 0's own cases.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Counter:
             self._send(None)
 
     def answer(self, *, wait: bool = True) -> list[Point] | None:
-        """The cases; [] if there are none left; None if there is no answer yet and none is wanted."""
+        """The cases; [] if there are none left; None if there is no answer yet (not `wait`)."""
         self.ask()
         while not self._comm.iprobe(source=0, tag=FROM_DESK):
             if not wait:

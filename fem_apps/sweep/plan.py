@@ -182,7 +182,7 @@ def _typed(plan: Plan, axis: Axis) -> Axis:
 
 
 def without_pictures(raw: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The tables with `output.pictures = false`, where the kind has this key and `--set` is silent."""
+    """The tables with `output.pictures = false`, where the kind has it and `--set` is silent."""
     if any(o.startswith("output.pictures") for o in overrides):
         return raw
     quiet = copy.deepcopy(raw)

@@ -70,7 +70,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Left:
-    """What a killed sweep left of a case: its summary, and when that and the checkpoint were written."""
+    """What a killed sweep left of a case: its summary, times of that and of the checkpoint."""
 
     summary: dict[str, Any]
     begun: int

@@ -47,8 +47,7 @@ def run_sweep(
     """Run what is not done of a plan. Collective.
 
     Args:
-        comm: all ranks; they are split into as many groups of at least `ranks_per_case` as there can
-            be.
+        comm: all ranks; they are split into as many groups as there can be.
         plan: the cases.
         out: folder of the sweep: the record `sweep.sqlite`, and `runs/`.
         ranks_per_case: least number of ranks of a group.
@@ -110,7 +109,8 @@ def run_sweep(
     if signals:
         ended = counts.get("done", 0) + counts.get("failed", 0)
         raise Interrupted(
-            f"interrupted with {ended} of {sum(counts.values())} cases ended; the same command goes on"
+            f"interrupted with {ended} of {sum(counts.values())} cases ended; "
+            "the same command goes on"
         )
     return counts
 

@@ -225,7 +225,7 @@ def write_parquet(table: Table, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = list(zip(*table.rows, strict=True)) or [[] for _ in table.columns]
+    columns: list[Any] = list(zip(*table.rows, strict=True)) or [()] * len(table.columns)
     arrays = []
     for values in columns:
         try:
