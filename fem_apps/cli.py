@@ -169,9 +169,11 @@ def run(
     from mpi4py import MPI
 
     from fem_apps.compat import remove_unfinished_forms
+    from fem_apps.mpi import end_with_launcher
     from fem_apps.output.folder import Interrupted, close_run, open_run
 
     comm = MPI.COMM_WORLD
+    end_with_launcher()
     log_to_terminal(verbose)
     if comm.rank == 0:
         remove_unfinished_forms()

@@ -91,10 +91,12 @@ def sweep(
     from fem_apps.compat import patient_compilation, remove_unfinished_forms
     from fem_apps.describe import meaning
     from fem_apps.errors import FemAppsError
+    from fem_apps.mpi import end_with_launcher
     from fem_apps.sweep.plan import make_plan, without_pictures
     from fem_apps.sweep.run import run_sweep
 
     comm = MPI.COMM_WORLD
+    end_with_launcher()
     cli.log_to_terminal(verbose, only="fem_apps.sweep")
     if comm.rank == 0:
         remove_unfinished_forms()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,6 +50,7 @@ def same_error(comm: MPI.Comm) -> Iterator[None]:
         raise comm.bcast(error, root=failing)
 
 
+PR_SET_PDEATHSIG = 1
 _SHARED = MPI.Comm.Create_keyval()
 
 
@@ -93,3 +98,25 @@ def extremes(comm: MPI.Comm, x: np.ndarray) -> tuple[float, float]:
     out = np.empty(2)
     comm.Allreduce(np.array([-low, high]), out, op=MPI.MAX)
     return -float(out[0]), float(out[1])
+
+
+# names of the processes that start ranks on a node, for Open MPI, MPICH and Intel MPI
+LAUNCHERS = ("mpirun", "mpiexec", "prterun", "prted", "orted", "hydra_pmi_proxy")
+
+
+def end_with_launcher() -> None:
+    """Have the kernel end this rank when the process that started it dies. Linux; else nothing.
+
+    Ranks whose mpirun was killed would wait for it for ever, holding what they have locked. Of
+    Slurm's own launcher it is known that it ends its tasks.
+    """
+    parent = os.getppid()
+    try:
+        if Path(f"/proc/{parent}/comm").read_text().strip() not in LAUNCHERS:
+            return
+        kernel = ctypes.CDLL(None)
+        kernel.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    except (OSError, AttributeError):
+        return
+    if os.getppid() != parent:  # it has died meanwhile
+        os.kill(os.getpid(), signal.SIGKILL)
