@@ -18,6 +18,8 @@ from fem_apps.output.summary import read_summary
 
 TIME = ("time", "t")
 PANELS = 6
+# relative changes over time that are not worth a panel
+ROUNDING = 1e-9
 # of the mesh's size: corners nearer than this are the same
 SAME_PLACE = 1e-9
 
@@ -154,7 +156,7 @@ def _shared(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> list[str]:
         and key not in (*TIME, "step", "dt", "iterations", "rejected", "order")
         and all(h[key].dtype.kind == "f" and np.isfinite(h[key]).any() for h in (a, b))
     ]
-    found.sort(key=lambda k: bool(np.nanstd(a[k]) <= 1e-12 * np.nanmax(np.abs(a[k]))))
+    found.sort(key=lambda k: bool(np.nanstd(a[k]) <= ROUNDING * np.nanmax(np.abs(a[k]))))
     return found[:PANELS]
 
 

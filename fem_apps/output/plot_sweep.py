@@ -64,7 +64,7 @@ def curves(
         ax.plot(
             x[at],
             y[at],
-            "-" if line else "",
+            linestyle="-" if line else "none",
             marker=MARKERS[i] if not line or few else "",
             markersize=3,
             color=LINES[i],
@@ -203,12 +203,16 @@ def _edges(v: np.ndarray, scale: str) -> np.ndarray:
 
 def _scales(ax: Any, x: np.ndarray, y: np.ndarray, log: tuple[bool, bool]) -> None:
     """Logarithmic axes where they are asked for, or all values positive and over two decades."""
+    from matplotlib.ticker import NullFormatter
+
     axes = ((x, ax.set_xscale, ax.xaxis, log[0]), (y, ax.set_yscale, ax.yaxis, log[1]))
     for values, scale, axis, asked in axes:
         known = values[np.isfinite(values)]
         positive = len(known) and known.min() > 0
         if positive and (asked or known.max() > 100 * known.min()):
             scale("log")
+            if known.max() > 10 * known.min():  # else the decade has no label of its own
+                axis.set_minor_formatter(NullFormatter())
         elif len(known) and (known % 1 == 0).all():
             axis.get_major_locator().set_params(integer=True)
 

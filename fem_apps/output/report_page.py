@@ -17,9 +17,10 @@ h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px; }
 th, td { padding: .2rem .7rem .2rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid #e4e4e4; }
-th { font-weight: 600; } td.n, th.n { text-align: right; } thead th { cursor: pointer; }
+th { font-weight: 600; } thead th { cursor: pointer; }
+td.n, th.n { text-align: right; white-space: nowrap; }
 pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: 13px; }
-img { max-width: 100%; } .wide { overflow-x: auto; max-height: 32rem; overflow-y: auto; }
+img { max-width: 100%; } .whole { overflow-x: auto; } .wide { overflow: auto; max-height: 32rem; }
 .note { color: #666; } .failed { color: #b03000; font-weight: 600; }
 figure { margin: 1rem 0; } figcaption { color: #666; font-size: 13px; }
 .pair { display: flex; flex-wrap: wrap; gap: 1rem; } .pair figure { margin: 0; flex: 1 1 20rem; }
@@ -39,6 +40,8 @@ for (const head of document.querySelectorAll("thead th")) head.onclick = () => {
   for (const r of [...body.rows].sort((a, b) => falling ? less(b, a) : less(a, b))) body.append(r);
 };
 """
+# rows of a table that scrolls
+LONG = 60
 SUFFIXES = {".png": "image/png", ".gif": "image/gif"}
 
 
@@ -70,8 +73,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
         "<tr>" + "".join(f"<td{k}>{c[0]}</td>" for c, k in zip(row, kind, strict=True)) + "</tr>"
         for row in rows
     )
+    place = "wide" if len(rows) > LONG else "whole"
     return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n'
+        f'<div class="{place}"><table><thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody></table></div>"
     )
 

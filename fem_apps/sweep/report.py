@@ -16,6 +16,8 @@ from fem_apps.sweep.table import Table, default_columns, load, select
 
 # plots, and rows of the table: a browser lays out no more at once
 PLOTS, ROWS = 6, 1000
+# what differs by less, absolutely or in parts of the largest, is not plotted
+ROUNDING = 1e-12
 
 
 def write(place: Path, out: Path | None = None) -> list[str]:
@@ -98,10 +100,12 @@ def _plots(table: Table, notes: list[str]) -> list[str]:
 
 
 def _varies(table: Table, name: str) -> bool:
-    """Whether a column is of numbers, and of several."""
+    """Whether a column is of numbers that differ by more than rounding."""
     values = [v for v in table.values(name) if v is not None]
-    numbers = all(isinstance(v, int | float) for v in values)
-    return numbers and len(set(values)) > 1
+    if not values or not all(isinstance(v, int | float) for v in values):
+        return False
+    size = max(map(abs, values))
+    return size > ROUNDING and max(values) - min(values) > ROUNDING * size
 
 
 def _rows(table: Table, columns: list[str], notes: list[str]) -> str:
