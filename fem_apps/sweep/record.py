@@ -139,8 +139,7 @@ class Record:
         # manual transactions; the desk's thread writes too, one at a time
         self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         self._db.execute("pragma journal_mode = wal")
-        # a killed process loses nothing; a dead node may lose the last moments, and its run
-        # folders, which are synchronised, give them back
+        # a killed process loses nothing; a dead node loses what came after the last `sync`
         self._db.execute("pragma synchronous = normal")
 
     def _create(self, plan: Plan, about: dict[str, Any]) -> None:
@@ -231,6 +230,17 @@ class Record:
                 " finished = ? where id = ?",
                 rows,
             )
+
+    def sync(self) -> None:
+        """Have the disk hold what is noted. Raises Halted."""
+        wal = self.path.with_name(self.path.name + "-wal")
+        try:
+            with wal.open("rb") as f:
+                os.fsync(f.fileno())
+        except FileNotFoundError:
+            return
+        except OSError as e:
+            raise Halted(f"{self.path}: {e.strerror}; start the same sweep again") from None
 
     def release(self) -> None:
         """Cases that were handed out and not begun are pending again. Raises Halted."""

@@ -64,7 +64,7 @@ def test_same_numbers_on_groups_of_ranks(ranks, together, calm, case, tmp_path):
 
 def test_failing_cases_stop_no_others(case, tmp_path):
     # a sink that makes the density negative; a density that is negative from the start
-    over = ["--over", 'source="0","-1000"', "--over", 'initial.expression="1 + x","x - 5"']
+    over = ["--over", 'source="0.1","-1000"', "--over", 'initial.expression="1 + x","x - 5"']
     over += ["--set", "time.dt_min=0.01"]
     status, said = sweep(case, tmp_path / "out", *over)
     assert status == 1
@@ -72,7 +72,7 @@ def test_failing_cases_stop_no_others(case, tmp_path):
     assert "1 cases done, 3 failed" in said
     table = load(tmp_path / "out")
     by = {row[1:3]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
-    good, diverging, wrong = ("0", "1 + x"), ("-1000", "1 + x"), ("0", "x - 5")
+    good, diverging, wrong = ("0.1", "1 + x"), ("-1000", "1 + x"), ("0.1", "x - 5")
     assert by[good]["status"] == "done"
     assert by[diverging]["status"] == by[wrong]["status"] == "failed"
     assert "failed" in by[diverging]["error"]
