@@ -85,7 +85,7 @@ class Run:
     @property
     def signalled(self) -> bool:
         """Whether this rank got SIGTERM or SIGINT, for loops that one rank runs alone."""
-        return bool(self._signal)
+        return bool(self._stop.signal)
 
     def asked_to_stop(self) -> bool:
         """Whether any rank got SIGTERM or SIGINT. Collective."""
