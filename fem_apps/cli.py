@@ -170,8 +170,9 @@ def run(
     from mpi4py import MPI
 
     from fem_apps.compat import remove_unfinished_forms
+    from fem_apps.errors import Interrupted
     from fem_apps.mpi import end_with_launcher
-    from fem_apps.output.folder import Interrupted, close_run, open_run
+    from fem_apps.output.folder import close_run, open_run
 
     comm = MPI.COMM_WORLD
     end_with_launcher()

@@ -16,9 +16,9 @@ from typing import Any
 from mpi4py import MPI
 
 from fem_apps.case import application, validate
-from fem_apps.errors import CaseError, FemAppsError
+from fem_apps.errors import CaseError, FemAppsError, Interrupted
 from fem_apps.mpi import on_rank_zero, share
-from fem_apps.output.folder import Interrupted, Stop, close_run, open_run
+from fem_apps.output.folder import Stop, close_run, open_run
 from fem_apps.output.summary import plain_values, read_summary
 from fem_apps.sweep.desk import Counter, Desk
 from fem_apps.sweep.plan import Plan, Point
