@@ -25,6 +25,14 @@ class Style(StrEnum):
     contour = "contour"
 
 
+class Log(StrEnum):
+    """Axes that are logarithmic."""
+
+    x = "x"
+    y = "y"
+    xy = "xy"
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(plot)
@@ -46,6 +54,9 @@ def plot(
         str | None, typer.Option(help="Sweep: only these rows, as for `table`.")
     ] = None,
     style: Annotated[Style, typer.Option(help="Sweep: how to draw.")] = Style.auto,
+    log: Annotated[
+        Log | None, typer.Option(help="Sweep: logarithmic axes.", show_default=False)
+    ] = None,
     x_label: Annotated[str | None, typer.Option(help="Sweep: with the unit, in words.")] = None,
     y_label: Annotated[str | None, typer.Option(help="Sweep: the same for y.")] = None,
     z_label: Annotated[str | None, typer.Option(help="Sweep: the same for z.")] = None,
@@ -66,6 +77,7 @@ def plot(
             where=where,
             how=style.value,
             labels=(x_label, y_label, z_label),
+            log=log.value if log is not None else "",
         )
         file = out or (place if place.is_dir() else place.parent) / "plots" / f"{name}.png"
         try:

@@ -35,7 +35,7 @@ def curves(
         by: the series that each value belongs to; one value throughout for one series.
         labels: of x, of y, and of the series.
         how: line or scatter; auto takes lines where a series has several x and none twice.
-        log: whether the axes are logarithmic, where their range does not ask for it.
+        log: whether the axes are logarithmic; linear where not all values are positive.
 
     Raises:
         CaseError: more series than can be told apart, nothing to draw.
@@ -96,7 +96,7 @@ def surface(
         z: values; NaN leaves a hole in a grid.
         labels: of x, y and z.
         how: heat or contour; auto is a heat map for a grid and contours for scattered points.
-        log: whether the axes are logarithmic, where their range does not ask for it.
+        log: whether the axes are logarithmic; linear where not all values are positive.
 
     Raises:
         CaseError: a point twice with different values, fewer than three points, points on a line.
@@ -202,14 +202,13 @@ def _edges(v: np.ndarray, scale: str) -> np.ndarray:
 
 
 def _scales(ax: Any, x: np.ndarray, y: np.ndarray, log: tuple[bool, bool]) -> None:
-    """Logarithmic axes where they are asked for, or all values positive and over two decades."""
+    """Logarithmic axes where they are asked for and all values are positive."""
     from matplotlib.ticker import NullFormatter
 
     axes = ((x, ax.set_xscale, ax.xaxis, log[0]), (y, ax.set_yscale, ax.yaxis, log[1]))
     for values, scale, axis, asked in axes:
         known = values[np.isfinite(values)]
-        positive = len(known) and known.min() > 0
-        if positive and (asked or known.max() > 100 * known.min()):
+        if asked and len(known) and known.min() > 0:
             scale("log")
             if known.max() > 10 * known.min():  # else the decade has no label of its own
                 axis.set_minor_formatter(NullFormatter())

@@ -20,6 +20,7 @@ def draw(
     where: str | None = None,
     how: plot_sweep.Style = "auto",
     labels: Names = (None, None, None),
+    log: str = "",
 ) -> tuple[str, bytes]:
     """The picture of a sweep as PNG, and a name for it.
 
@@ -31,12 +32,13 @@ def draw(
         where: which rows, as for `select`; failed cases have no metrics and leave gaps.
         how: of the styles.
         labels: of the axes, where the names of the columns do not do.
+        log: axes that are logarithmic, of "x", "y"; also those that the sweep has spaced so.
 
     Raises:
         CaseError: no sweep, no such column, columns that are not numbers, nothing to draw.
     """
     table = select(load(place), where)
-    return picture(table, columns, by=by, how=how, labels=labels)
+    return picture(table, columns, by=by, how=how, labels=labels, log=log)
 
 
 def picture(
@@ -46,6 +48,7 @@ def picture(
     by: str | None = None,
     how: plot_sweep.Style = "auto",
     labels: Names = (None, None, None),
+    log: str = "",
 ) -> tuple[str, bytes]:
     """See `draw`; of a table."""
     if columns[0] is None or columns[1] is None:
@@ -60,20 +63,25 @@ def picture(
     data = [table.numbers(n) for n in names]
     plan = table.meta.get("plan", {})
     spaced = {key: log for key, _, _, _, log in plan.get("over", [])}
-    log = (spaced.get(names[0], False), spaced.get(names[1], False))
+    axes = (
+        "x" in log or spaced.get(names[0], False),
+        "y" in log or spaced.get(names[1], False),
+    )
     if how == "auto" and plan.get("sample") and len(table.keys) > 1 and len(names) == 2:
         how = "scatter"
     if len(names) == 3:
         if how in ("line", "scatter"):
             raise CaseError(f"--style {how} is for two columns; with --z: heat or contour")
         name = f"{names[2]}_over_{names[0]}_and_{names[1]}"
-        return name, plot_sweep.surface(*data, labels=(said[0], said[1], said[2]), how=how, log=log)
+        return name, plot_sweep.surface(
+            *data, labels=(said[0], said[1], said[2]), how=how, log=axes
+        )
     if how in ("heat", "contour"):
         raise CaseError(f"--style {how} needs --z")
     series, called = _series(table, names, by)
     name = f"{names[1]}_over_{names[0]}"
     return name, plot_sweep.curves(
-        data[0], data[1], series, labels=(said[0], said[1], called), how=how, log=log
+        data[0], data[1], series, labels=(said[0], said[1], called), how=how, log=axes
     )
 
 
