@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,15 @@ def ranks_of(process: subprocess.Popen[str]) -> list[int]:
     return sorted(found)
 
 
-def results(out: Path) -> dict[int, tuple[Any, ...]]:
-    """(varied values, status, metrics) of every case: what must not depend on what happened."""
+def results(out: Path, without: tuple[str, ...] = ()) -> dict[int, tuple[Any, ...]]:
+    """(varied values, status, metrics) of every case: what must not depend on what happened.
+
+    `without` are metrics that are no results.
+    """
     table = load(out)
+    at = [table.columns.index(name) for name in without]
+    cleared = [tuple(None if i in at else v for i, v in enumerate(r)) for r in table.rows]
+    table = replace(table, rows=cleared)
     end = 2 + len(table.keys) + len(table.metrics)
     rows = {row[0]: row[1:end] for row in table.rows}
     assert len(rows) == len(table.rows)

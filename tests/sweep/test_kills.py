@@ -74,4 +74,13 @@ def test_killed_sweep_has_the_table_of_the_undisturbed_one(n, kills, case, tmp_p
     calm = results(tmp_path / "calm")
     assert len(calm) == n
     assert {row[1] for row in calm.values()} == {"done"}
-    assert results(tmp_path / "killed") == calm
+    # to the last bit; a case that mpirun let save its state goes on from there, to rounding
+    continued = {int(p.parent.name) for p in (tmp_path / "killed").glob("runs/*/checkpoint")}
+    for number, row in results(tmp_path / "killed").items():
+        if number not in continued:
+            assert row == calm[number]
+    counts = ("newton_iterations", "mass_drift", "energy_increase")
+    calm = results(tmp_path / "calm", counts)
+    for number, row in results(tmp_path / "killed", counts).items():
+        for a, b in zip(row, calm[number], strict=True):
+            assert a == b or a == pytest.approx(b, rel=1e-10, abs=1e-12)
