@@ -93,6 +93,8 @@ def remove_unfinished_forms(age: float = 60.0) -> None:
 
 def patient_compilation(seconds: int = 300) -> None:
     """Let a process wait so long for another one that compiles the same form, instead of 10 s."""
+    if not has_module("dolfinx"):
+        return
     import dolfinx.jit
 
     options = dolfinx.jit.DOLFINX_DEFAULT_JIT_OPTIONS

@@ -82,6 +82,12 @@ def shared[T](comm: MPI.Comm, key: Hashable, make: Callable[[], T]) -> T:
     return things[key]
 
 
+def kept(comm: MPI.Comm) -> list[Any]:
+    """What `shared` has kept on a communicator."""
+    found: Any = comm.Get_attr(_SHARED)
+    return list(found[0].values()) if found is not None else []
+
+
 def total(comm: MPI.Comm, x: Any) -> Any:
     """Sum of a number, or of an array entry by entry, over the ranks. Collective."""
     if isinstance(x, np.ndarray):

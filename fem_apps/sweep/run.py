@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import shutil
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from mpi4py import MPI
 
 from fem_apps.case import application, validate
 from fem_apps.errors import CaseError, FemAppsError, Interrupted
-from fem_apps.mpi import on_rank_zero, share
+from fem_apps.mpi import kept, on_rank_zero, share
 from fem_apps.output.folder import Stop, close_run, open_run
 from fem_apps.output.summary import plain_values, read_summary
 from fem_apps.sweep.desk import Counter, Desk
@@ -208,7 +209,17 @@ def run_case(
     if halt:
         status = "pending"
     error = error if status == "failed" else ""
+    _free(group)
     return Outcome(point.id, status, plain_values(metrics), wall, group.size, error, halt)
+
+
+def _free(group: MPI.Comm) -> None:
+    """Free what the case has left of PETSc on shared meshes: on several ranks, only together."""
+    petsc = sys.modules.get("petsc4py.PETSc")
+    if group.size > 1 and petsc is not None:
+        for thing in kept(group):
+            if hasattr(thing, "mesh"):
+                petsc.garbage_cleanup(thing.mesh.comm)
 
 
 def _how(folder: Path) -> tuple[bool, bool]:

@@ -1,5 +1,7 @@
 """Which cases a sweep has: axes, grids, samples, shards; what is wrong with a command line."""
 
+import subprocess
+import sys
 import tomllib
 
 import numpy as np
@@ -143,3 +145,15 @@ def test_sampled_whole_numbers_and_words():
 def test_wrong_plans(over, more, said):
     with pytest.raises(CaseError, match=said):
         make_plan(RAW, over, **more)
+
+
+def test_needs_no_dolfinx():
+    code = """
+import sys
+sys.modules["dolfinx"] = None
+import fem_apps.cli, fem_apps.sweep.run, fem_apps.sweep.report, fem_apps.sweep.table
+from fem_apps.compat import patient_compilation
+patient_compilation()
+assert not any(m in sys.modules for m in ("petsc4py.PETSc", "jax"))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
