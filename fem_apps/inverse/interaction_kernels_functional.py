@@ -110,6 +110,8 @@ class Setting:
 
     def grad(self, q: np.ndarray) -> np.ndarray:
         """Nodal gradients of owned nodal values, (n, k) -> (n, dim, k). Collective."""
+        if not q.shape[1]:
+            return np.zeros((self.graph.n, len(self.gradient), 0))
         if self.graph.comm.size > 1:
             q = np.stack([self.graph.with_ghosts(np.ascontiguousarray(c)) for c in q.T], axis=1)
         return np.stack([G @ q for G in self.gradient], axis=1)

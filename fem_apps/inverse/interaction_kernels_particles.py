@@ -6,7 +6,8 @@ For dX_i = -grad(W * mu_N + V)(X_i) dt + sqrt(2 sigma) dB_i with mu_N = (1/N) su
     b_k  = -(1/T) { [e_k(mu_N)]_0^T - sigma sum_n w_n (1/N) sum_i Laplace Phi_k(X_i) },
 
 e_k = (1/2N^2) sum_ij psi_k(|X_i - X_j|) or (1/N) sum_i V_k(X_i): Ito's formula for e_k, so labels are
-not needed (arXiv:2604.02581). Sums over pairs i != j. With N particles A has a bias of order 1/N
+not needed (arXiv:2604.02581). Where particles enter or leave it does not hold; there labels give forward
+differences V_i, and -(1/T) sum_n w_n (1/N) sum_i V_i . grad Phi_k(X_i) takes the place of b. Sums over pairs i != j. With N particles A has a bias of order 1/N
 from the pairs that a triple sum takes twice; with noise in the paths A and b err by N^(-1/2).
 """
 
@@ -36,16 +37,36 @@ class Paths:
 
     Attributes:
         t: times, (n_t,).
-        x: one array (N_n, dim) a time; labels are not used.
+        x: one array (N_n, dim) a time.
         name: for messages.
+        labels: who is who, (N_n,) a time; only needed where particles enter or leave.
     """
 
     t: np.ndarray
     x: tuple[np.ndarray, ...]
     name: str = "particles"
+    labels: tuple[np.ndarray, ...] | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether particles enter or leave."""
+        if self.labels is None:
+            return False
+        first = np.sort(self.labels[0])
+        return any(not np.array_equal(np.sort(l), first) for l in self.labels)
+
+    def between(self, first: int, last: int) -> Paths:
+        """The snapshots first, ..., last - 1."""
+        labels = None if self.labels is None else self.labels[first:last]
+        return Paths(self.t[first:last], self.x[first:last], self.name, labels)
 
 
-def paths(t: np.ndarray, x: Sequence[np.ndarray], name: str = "particles") -> Paths:
+def paths(
+    t: np.ndarray,
+    x: Sequence[np.ndarray],
+    name: str = "particles",
+    labels: Sequence[np.ndarray] | None = None,
+) -> Paths:
     """Checked trajectories.
 
     Raises:
@@ -66,16 +87,28 @@ def paths(t: np.ndarray, x: Sequence[np.ndarray], name: str = "particles") -> Pa
             f"{name}: no particle moves: the data say only that the forces vanish at these "
             "positions; give a transient"
         )
-    return Paths(t, tuple(np.asarray(p, dtype=float) for p in x), name)
+    counts = [len(p) for p in x]
+    if labels is None and len(set(counts)) > 1:
+        n = next(i for i, k in enumerate(counts) if k != counts[0])
+        raise CaseError(
+            f"{name}: {counts[0]} particles at t = {t[0]:g} and {counts[n]} at t = {t[n]:g}: where "
+            "particles enter or leave, who moved where is needed: name the label's column, or deposit "
+            "the particles on a mesh (data.deposit = true)"
+        )
+    marks = None if labels is None else tuple(np.asarray(l) for l in labels)
+    return Paths(t, tuple(np.asarray(p, dtype=float) for p in x), name, marks)
 
 
-def read_paths(path: Path, columns: Sequence[str], rate: float = 1.0) -> Paths:
+def read_paths(
+    path: Path, columns: Sequence[str], rate: float = 1.0, label: str | None = None
+) -> Paths:
     """Trajectories of a CSV file with a header.
 
     Args:
         path: the file.
         columns: names of the time's column and of the coordinates'.
         rate: rows' times are divided by this (frames a unit of time).
+        label: name of the column that says who is who.
 
     Raises:
         CaseError: no such column, not numbers, one snapshot only, NaN.
@@ -86,6 +119,7 @@ def read_paths(path: Path, columns: Sequence[str], rate: float = 1.0) -> Paths:
     except (OSError, UnicodeDecodeError) as e:
         raise CaseError(f"cannot read {path}: {e}") from None
     header = [c.strip() for c in rows[0]] if rows else []
+    columns = [*columns, *([label] if label else [])]
     missing = [c for c in columns if c not in header]
     if missing:
         raise CaseError(f"{path} has no column {missing[0]!r}; it has: {', '.join(header)}")
@@ -99,7 +133,10 @@ def read_paths(path: Path, columns: Sequence[str], rate: float = 1.0) -> Paths:
     if not np.isfinite(table).all():
         raise CaseError(f"{path}: a value is not a finite number")
     t = np.unique(table[:, 0])
-    return paths(t / rate, [table[table[:, 0] == s, 1:] for s in t], path.name)
+    parts = [table[table[:, 0] == s] for s in t]
+    if label is None:
+        return paths(t / rate, [p[:, 1:] for p in parts], path.name)
+    return paths(t / rate, [p[:, 1:-1] for p in parts], path.name, [p[:, -1] for p in parts])
 
 
 @numba.njit(cache=True, fastmath=True)
@@ -158,6 +195,8 @@ def assemble_paths(
     size = K + len(drifts)
     A, b, energies = np.zeros((size, size)), np.zeros(size), np.zeros((n_t, size))
     w = time_weights(data.t) if len(data.t) % 2 else _trapezoidal(data.t)
+    if data.open:
+        w = np.append(np.diff(data.t), 0.0)  # of the forward differences
     for n, x in enumerate(data.x):
         N = len(x)
         first, last = N * comm.rank // comm.size, N * (comm.rank + 1) // comm.size
@@ -170,11 +209,28 @@ def assemble_paths(
             rows.append(gradient[:, :, None])
             energies[n, K + k] = value.sum() / N
             b[K + k] += w[n] * sigma * laplacian.sum() / N
-        X = np.concatenate(rows, axis=2).reshape(-1, size)
+        X = np.concatenate(rows, axis=2)
+        if data.open and n + 1 < n_t:
+            v, moved = steps(data, n)
+            X = X * moved[first:last, None, None]
+            b -= w[n] / N * np.tensordot(v[first:last], X, axes=([0, 1], [0, 1]))
+        X = X.reshape(-1, size)
         A += w[n] / N * X.T @ X
-    b -= energies[-1] - energies[0]
+    if not data.open:
+        b -= energies[-1] - energies[0]
     both = total(comm, np.vstack([A, b[None]])) / (data.t[-1] - data.t[0])
     return Quadratic((both[:-1] + both[:-1].T) / 2, both[-1])
+
+
+def steps(data: Paths, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Forward difference quotients (N, dim) at a snapshot, and who is still there at the next (N,)."""
+    x, dt = data.x[n], data.t[n + 1] - data.t[n]
+    if data.labels is None:
+        return (data.x[n + 1] - x) / dt, np.ones(len(x), dtype=bool)
+    v, moved = np.zeros_like(x), np.zeros(len(x), dtype=bool)
+    _, here, there = np.intersect1d(data.labels[n], data.labels[n + 1], return_indices=True)
+    v[here], moved[here] = (data.x[n + 1][there] - x[here]) / dt, True
+    return v, moved
 
 
 def _at_zero(slope, r: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def]

@@ -4,7 +4,8 @@
 pursuit and swap descent, and tries all small subsets where they are few enough. The ladder of
 least costs by size is then cut
 
-* by the extended Bayesian information criterion (Chen & Chen 2008) where the form is a likelihood;
+* by the extended Bayesian information criterion (Chen & Chen 2008) where the form is a likelihood,
+  and then by the share of resamples in which the support is the best of its size;
 * else by stability: the largest support that comes back in most of the forms of resampled noise, all
   of whose coefficients are well above their spread, and that lowers the cost by more than a trace.
 """
@@ -26,6 +27,8 @@ from fem_apps.inverse.interaction_kernels_sparse import Fit
 KEPT, ALL_SUBSETS = (4, 8, 12, 16), 20_000
 # Share of the resamples that have to agree; coefficient over spread; least relative gain of an atom.
 AGREE, SIGNIFICANT, TRACE = 0.6, 3.0, 1e-3
+# Share of the resamples of a likelihood, whose noise is that of the data once, not twice.
+CERTAIN = 0.9
 
 
 @dataclass(frozen=True)
@@ -84,21 +87,25 @@ def _log_binomial(n: int, k: int) -> float:
 def from_likelihood(
     F: np.ndarray, g: np.ndarray, count: int, largest: int, resamples: int, rng: np.random.Generator
 ) -> Selected:
-    """Support by extended BIC; resamples g* = g + F^(1/2) e, whose covariance is F."""
+    """Support by extended BIC, made smaller until it is the best of its size in most resamples.
+
+    Resamples are g* = g + F^(1/2) e, whose covariance is the Fisher information F: an atom that only
+    fits the discretisation error of the forward solution has rivals that do so as well.
+    """
     steps = ladder(F, g, largest)
-    fit = by_criterion(steps, len(g), count)
+    size = len(by_criterion(steps, len(g), count).support)
     values, Q = np.linalg.eigh(F)
     root = Q * np.sqrt(np.maximum(values, 0))
-    supports: Counter[tuple[int, ...]] = Counter()
-    samples = []
-    for _ in range(resamples):
-        star = g + root @ rng.standard_normal(len(g))
-        # the chosen size and its neighbours compete again
-        near = [candidates(F, star, k) for k in _near(len(fit.support), len(steps))]
-        supports[by_criterion(near, len(g), count).support] += 1
-        samples.append(sparse.refit(F, star, fit.support).c)
-    share = supports[fit.support] / max(resamples, 1)
-    return Selected(fit, steps, share, np.array(samples).reshape(-1, len(g)), supports)
+    stars = [g + root @ rng.standard_normal(len(g)) for _ in range(resamples)]
+    while True:
+        fit = steps[size - 1]
+        supports = Counter(candidates(F, star, size).support for star in stars)
+        share = supports[fit.support] / max(resamples, 1)
+        if size == 1 or not stars or share >= CERTAIN:
+            break
+        size -= 1
+    samples = np.array([sparse.refit(F, star, fit.support).c for star in stars])
+    return Selected(fit, steps, share, samples.reshape(-1, len(g)), supports)
 
 
 def from_resamples(form: Quadratic, others: Sequence[Quadratic], largest: int) -> Selected:
@@ -126,10 +133,6 @@ def from_resamples(form: Quadratic, others: Sequence[Quadratic], largest: int) -
     samples = np.array([sparse.refit(q.A, q.b, fit.support).c for q in others])
     share = supports[fit.support] / len(again) if again else 1.0
     return Selected(fit, steps, share, samples.reshape(-1, len(form.b)), supports)
-
-
-def _near(size: int, largest: int) -> range:
-    return range(max(1, size - 1), min(largest, size + 1) + 1)
 
 
 def tikhonov(

@@ -100,6 +100,9 @@ class Trajectories(Table):
     columns: tuple[str, ...] = Field(
         ("t", "x"), min_length=2, max_length=4, description="names of the time and coordinates"
     )
+    label: str | None = Field(
+        None, description="name of the column that says who is who; needed where particles enter or leave"
+    )
     rate: float = Field(1.0, gt=0, description="times are divided by this: frames a unit of time")
     deposit: bool = Field(
         False,
@@ -159,8 +162,8 @@ def densities(
     times: np.ndarray,
     *,
     tolerance: float = 1e-4,
-) -> Iterator[np.ndarray]:
-    """Solve the forward problem: owned nodal densities at the times. Collective.
+) -> Iterator[ad.State]:
+    """Solve the forward problem: its states at the times, owned nodal densities. Collective.
 
     Args:
         data: the mesh.
@@ -174,7 +177,7 @@ def densities(
     problem = ad.Problem(known.diffusion, tuple(kernels), potential_of)
     s = ad.set_up(data, problem, "1", tolerance=tolerance)
     state = s.solver.start(0.0, np.maximum(rho0, 0.0))
-    yield state.rho
+    yield state
     wanted = [float(t - times[0]) for t in times[1:]]
     if not wanted:
         return
@@ -182,7 +185,7 @@ def densities(
     dt = ad.first_step(s.solver, state, control)
     for step in march(state, s.solver.attempt, control, dt=dt, outputs=wanted):
         if step.at_output:
-            yield step.state.rho
+            yield step.state
 
 
 def load(
@@ -301,7 +304,7 @@ def _simulate(
             steps = densities(
                 own, kernels, known, potential_of, rho0, times, tolerance=source.tolerance
             )
-            rho = np.array([_carry(own_graph, graph, r) for r in steps])
+            rho = np.array([_carry(own_graph, graph, s.rho) for s in steps])
         out.densities.append(snapshots(graph, times, rho, name))
     return out
 
@@ -331,17 +334,19 @@ def _trajectories(source: Trajectories, graph: NodeGraph, folder: Path) -> Data:
         )
     out = Data()
     for f in source.files:
-        whole = on_rank_zero(comm, read_paths, _file(folder, f), source.columns, source.rate)
+        whole = on_rank_zero(comm, read_paths, _file(folder, f), source.columns, source.rate, source.label)
         cut = whole.t[0] + source.train * (whole.t[-1] - whole.t[0])
         n = int(np.searchsorted(whole.t, cut * (1 + 1e-12), side="right"))
-        fitted = paths(whole.t[:n], whole.x[:n], whole.name)
+        if n < 2:
+            raise CaseError(f"{whole.name}: data.train = {source.train:g} leaves less than two times")
+        fitted = whole.between(0, n)
         if source.deposit:
             rho = np.array([deposit(graph, p) for p in fitted.x])
             out.densities.append(snapshots(graph, fitted.t, rho, whole.name))
         else:
             out.particles.append(fitted)
         if len(whole.t) - n >= 2:
-            out.held_out.append(Paths(whole.t[n - 1 :], whole.x[n - 1 :], whole.name))
+            out.held_out.append(whole.between(n - 1, len(whole.t)))
     return out
 
 

@@ -5,7 +5,7 @@ d rho / d c_j of every atom of the dictionary and R_k of smooth relative changes
 rho0 (cubic B-splines), the residual is linear in the new coefficients, and minus twice the log
 likelihood is
 
-    chi^2(c) = sum (y - rho - S (c - c_0) - R a)^2 / (s^2 rho^2 + delta^2),   least over a,
+    chi^2(c) = sum (y - rho - S (c - c_0) - R a)^2 / (s^2 rho^2 + 9 delta^2),   least over a,
 
 a quadratic form again, F and g: sparse solvers apply as they do to the error functional, the
 Bayesian information criterion chooses the size of the support, and F is the Fisher information, from
@@ -32,6 +32,8 @@ from fem_apps.problems.free_energy import Diffusion, Internal
 
 # B-splines for the initial density, relative step of differences, floor of the standard deviation.
 NUISANCE, STEP, ROUNDING = 34, 1e-4, 1e-4
+# The data have a discretisation error of their own: delta counts so many times.
+DISTRUST = 3.0
 
 
 @dataclass(frozen=True)
@@ -225,7 +227,7 @@ def likelihood(
             fine, refined(one.rho0)[:, None], K_fine, V(fine.centre), diffusion, one.t, dt / 4
         )[..., 0]
         sharp = sharp.reshape(len(one.t), -1, 2).mean(axis=2)
-        gap = sharp - coarse
+        gap = DISTRUST * (sharp - coarse)
         w = 1 / np.sqrt((noise * sharp) ** 2 + gap**2 + (ROUNDING * sharp.max()) ** 2)
         S = ((runs[..., 1:] - coarse[..., None]) / STEP * w[..., None]).reshape(-1, n_atoms + len(B))
         r = ((one.y - sharp) * w).ravel()
