@@ -141,8 +141,7 @@ def tikhonov(
     """c = (A + lambda B)^-1 b with lambda at the corner of the L-curve.
 
     The corner is where (log |residual|, log c.B c) has the largest signed curvature, over log-spaced
-    lambdas between the least generalised eigenvalue above 1e-10 of the largest, and the largest (Hansen
-    1992; Lang & Lu 2020, arXiv:2010.15694).
+    lambdas from 1e-10 to 1 times trace A / trace B (Hansen 1992; Lang & Lu 2020, arXiv:2010.15694).
 
     Args:
         A: (n, n).
@@ -160,15 +159,15 @@ def tikhonov(
     values, U = eigh(A, B)
     values = np.maximum(values, 0)
     beta = U.T @ b
-    top = float(values.max())
-    kept = values > 1e-10 * top
-    grid = np.geomspace(max(float(values[kept].min()), 1e-10 * top), top, lambdas)
+    top = float(np.trace(A) / np.trace(B))
+    kept = values > 1e-13 * top
+    grid = np.geomspace(1e-10 * top, top, lambdas)
     residual, size = [], []
     for lam in grid:
         y = beta / (values + lam)
         # |A^(1/2) c - A^(-1/2) b|^2 over what A sees
         residual.append(np.sum(((values[kept] * y[kept] - beta[kept]) ** 2) / values[kept]))
-        size.append(np.sum(y**2))
+        size.append(np.sum(np.where(values < 1e6 * top, y, 0.0) ** 2))  # not what B does not see
     x, y = np.log(np.maximum(residual, 1e-300)) / 2, np.log(np.maximum(size, 1e-300)) / 2
     s = np.log(grid)
     dx, dy = np.gradient(x, s), np.gradient(y, s)
