@@ -16,6 +16,7 @@ from scipy.interpolate import BSpline
 
 from fem_apps.case import Table
 from fem_apps.errors import CaseError
+from fem_apps.fem.expressions import parse
 from fem_apps.fem.kernels import Cosine, Exponential, Gaussian, Kernel, Log, Power, Tabulated
 
 Radial = Callable[[np.ndarray], np.ndarray]
@@ -247,6 +248,36 @@ def atoms_of(families: Sequence[Family], dim: int) -> list[Atom]:
     if twice:
         raise CaseError(f"dictionary: {', '.join(twice)} is there twice")
     return atoms
+
+
+def atom_of_force(text: str, reach: float) -> Atom:
+    """The potential of a force phi(r) given as an expression of x = r; psi(0) = 0.
+
+    Args:
+        text: phi, an expression of x.
+        reach: greatest distance.
+
+    Raises:
+        CaseError: the expression is not finite on (0, reach].
+    """
+    r = np.linspace(0, 1.1 * reach, 20_001)
+    force = parse(text)
+
+    def slope(s: np.ndarray) -> np.ndarray:
+        s = np.asarray(s, dtype=float)
+        flat = force.numpy(np.atleast_2d(np.maximum(s.ravel(), 1e-12)))
+        f = np.broadcast_to(flat, (s.size,)).reshape(s.shape)
+        return np.where(s > 0, f, 0.0)
+
+    f = slope(np.maximum(r, r[1] / 2))
+    if not np.isfinite(f).all():
+        raise CaseError(f"data.force = {text!r} is not finite on (0, {reach:.3g}]")
+    W = np.concatenate([[0.0], np.cumsum((f[1:] + f[:-1]) / 2 * r[1])])
+
+    def psi(s: np.ndarray) -> np.ndarray:
+        return np.interp(s, r, W)
+
+    return Atom("truth", psi, slope, lambda a, d, R: _table(lambda s: a * psi(s), R))
 
 
 def find_atom(atoms: Sequence[Atom], name: str) -> int:

@@ -45,6 +45,11 @@ class Report:
         wanted = self.case.output.radius
         return float(np.quantile(self.distances, SEEN)) if wanted is None else wanted
 
+    def on_atoms(self, c: np.ndarray) -> np.ndarray:
+        """Coefficients of the atoms alone, the truth's own atom included, of those of all columns."""
+        dictionary = sum(a.name != "truth" for a in self.atoms)
+        return np.concatenate([c[..., :dictionary], np.zeros((*c.shape[:-1], len(self.atoms) - dictionary))], axis=-1)
+
     @cached_property
     def explained(self) -> float:
         """-min cost / b.A^+ b: the part of the explicable dissipation that the support explains."""
@@ -91,10 +96,9 @@ def _gather(graph: NodeGraph, q: Comparison) -> dict[str, Any]:
 
 
 def _curves(report: Report, r: np.ndarray) -> dict[str, np.ndarray]:
-    K = len(report.atoms)
-    W, dW = potential(report.atoms, report.found.c[:K])
+    W, dW = potential(report.atoms, report.on_atoms(report.found.c))
     out = {"W": W(r), "dW": dW(r)}
-    samples = report.found.selected.samples[:, :K]
+    samples = report.on_atoms(report.found.selected.samples)
     if len(samples) > 4:
         slopes = np.array([a.slope(r) for a in report.atoms])
         spread = samples @ slopes
@@ -114,7 +118,7 @@ def _page(report: Report, metrics: dict[str, object]) -> str:
     spread = found.selected.samples.std(axis=0) if len(found.selected.samples) > 1 else None
     shown = set(np.flatnonzero(found.c))
     if report.truth is not None:
-        shown |= set(np.flatnonzero(report.truth))
+        shown |= {int(i) for i in np.flatnonzero(report.truth) if i < len(found.c)}
     for i in sorted(shown):
         truth = ""
         if report.truth is not None:

@@ -88,7 +88,9 @@ def run_case(case: Case, run: Run) -> dict[str, object]:
             for d in seen
         ]
     )
-    report = Report(case, atoms, names, found, loaded.truth, distances, comparisons, None)
+    report = Report(
+        case, [*atoms, *loaded.extra], names, found, loaded.truth, distances, comparisons, None
+    )
     if case.output.fields:
         _write_fields(case, run, graph, comparisons[0])
     return _finish(run, graph, report)
@@ -159,7 +161,9 @@ def _verify(
         _flow_potential(case, found, K),
         case.verify.tolerance,
     )
-    c, out = found.c[:K], []
+    c, out = np.r_[found.c[:K], np.zeros(len(loaded.extra))], []
+    if loaded.extra:
+        s = functional.set_up(s.graph, [*s.atoms, *loaded.extra])
     span = max(float(d.t[-1] - d.t[0]) for d in seen)
     t = _comparison_times(case, seen[0])
     for k, d in enumerate(seen):
@@ -210,7 +214,9 @@ def _particles(
         return rng.permuted(loaded.particles[0].x[n], axis=0)
 
     distances = pair_distances(points, len(loaded.particles[0].t), case.seed)
-    report = Report(case, atoms, names, found, loaded.truth, distances, [], prediction)
+    report = Report(
+        case, [*atoms, *loaded.extra], names, found, loaded.truth, distances, [], prediction
+    )
     return _finish(run, graph, report)
 
 
@@ -256,7 +262,6 @@ def _write_fields(case: Case, run: Run, graph: NodeGraph, one: Comparison) -> No
 
 def _finish(run: Run, graph: NodeGraph, report: Report) -> dict[str, object]:
     found, truth, atoms, case = report.found, report.truth, report.atoms, report.case
-    K = len(atoms)
     radius = report.radius
     metrics: dict[str, object] = {
         "kernel_error": None,
@@ -274,12 +279,13 @@ def _finish(run: Run, graph: NodeGraph, report: Report) -> dict[str, object]:
     if found.regularisation is not None:
         metrics["regularisation"] = found.regularisation
     if truth is not None:
-        e = kernel_error(atoms, found.c[:K], truth, radius, report.distances)
-        before = kernel_error(atoms, found.functional.c[:K], truth, radius, report.distances)
+        c, first = report.on_atoms(found.c), report.on_atoms(found.functional.c)
+        e = kernel_error(atoms, c, truth, radius, report.distances)
+        before = kernel_error(atoms, first, truth, radius, report.distances)
         metrics["kernel_error"], metrics["kernel_error_weighted"] = e.plain, e.weighted
         metrics["kernel_error_functional"] = before.plain
         metrics["support_exact"] = bool(
-            set(np.flatnonzero(found.c[:K])) == set(np.flatnonzero(truth))
+            set(np.flatnonzero(c)) == set(np.flatnonzero(truth))
         )
     trained = [q for q in report.comparisons if q.data is not None]
     new = [q for q in report.comparisons if q.data is None]

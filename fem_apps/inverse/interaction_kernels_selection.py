@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb, lgamma, log
+from typing import Literal
 
 import numpy as np
 
@@ -136,18 +137,24 @@ def from_resamples(form: Quadratic, others: Sequence[Quadratic], largest: int) -
 
 
 def tikhonov(
-    A: np.ndarray, b: np.ndarray, B: np.ndarray, lambdas: int = 50
+    A: np.ndarray,
+    b: np.ndarray,
+    B: np.ndarray,
+    rule: Literal["quasi-optimal", "l-curve"] = "quasi-optimal",
+    lambdas: int = 60,
 ) -> tuple[np.ndarray, float]:
-    """c = (A + lambda B)^-1 b with lambda at the corner of the L-curve.
+    """c = (A + lambda B)^-1 b, lambda from 1e-12 to 1 times trace A / trace B.
 
-    The corner is where (log |residual|, log c.B c) has the largest signed curvature, over log-spaced
-    lambdas from 1e-10 to 1 times trace A / trace B (Hansen 1992; Lang & Lu 2020, arXiv:2010.15694).
+    "quasi-optimal" minimises |lambda dc/dlambda| in A's own norm plus B's (Tikhonov & Glasko 1965): no noise
+    level is needed, which generalised cross-validation could not find from A and b alone; "l-curve" takes the largest signed curvature of (log |Phi c - u|,
+    log c.B c) (Hansen 1992; Lang & Lu 2020, arXiv:2010.15694).
 
     Args:
         A: (n, n).
         b: (n,).
         B: the seminorm's matrix, (n, n); regularised by 1e-12 of its trace.
-        lambdas: number of values.
+        rule: of lambda.
+        lambdas: number of values tried.
 
     Returns:
         c, and lambda.
@@ -161,16 +168,28 @@ def tikhonov(
     beta = U.T @ b
     top = float(np.trace(A) / np.trace(B))
     kept = values > 1e-13 * top
-    grid = np.geomspace(1e-10 * top, top, lambdas)
-    residual, size = [], []
+    grid = np.geomspace(1e-12 * top, top, lambdas)
+    residual, size, change = [], [], []
     for lam in grid:
         y = beta / (values + lam)
-        # |A^(1/2) c - A^(-1/2) b|^2 over what A sees
-        residual.append(np.sum(((values[kept] * y[kept] - beta[kept]) ** 2) / values[kept]))
-        size.append(np.sum(np.where(values < 1e6 * top, y, 0.0) ** 2))  # not what B does not see
+        residual.append(np.sum((lam * y[kept]) ** 2 / values[kept]))
+        # what B does not see is not its seminorm
+        size.append(np.sum(np.where(values < 1e6 * top, y, 0.0) ** 2))
+        moved = np.where(values < 1e6 * top, lam * y / (values + lam), 0.0)
+        change.append(np.sum((1 + values / top) * moved**2))
+    if rule == "quasi-optimal":
+        lam = float(grid[_first_minimum(np.array(change))])
+        return U @ (beta / (values + lam)), lam
     x, y = np.log(np.maximum(residual, 1e-300)) / 2, np.log(np.maximum(size, 1e-300)) / 2
     s = np.log(grid)
     dx, dy = np.gradient(x, s), np.gradient(y, s)
     curve = (dx * np.gradient(dy, s) - dy * np.gradient(dx, s)) / (dx**2 + dy**2 + 1e-12) ** 1.5
     lam = float(grid[int(np.argmax(curve[2:-2])) + 2])
     return U @ (beta / (values + lam)), lam
+
+
+def _first_minimum(y: np.ndarray) -> int:
+    """Place of the least local minimum, coming from the largest lambda; of the least value if none."""
+    inner = np.flatnonzero((y[1:-1] < y[:-2]) & (y[1:-1] <= y[2:])) + 1
+    # towards lambda = 0 the change always dies out; only a minimum with a rise below it counts
+    return int(inner[np.argmin(y[inner])]) if len(inner) else int(np.argmin(y))

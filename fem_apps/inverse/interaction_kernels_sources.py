@@ -25,7 +25,13 @@ from fem_apps.fem.kernels import Kernel
 from fem_apps.fem.node_graph import NodeGraph
 from fem_apps.fem.points import PointEvaluator
 from fem_apps.fem.time_stepping import StepControl, march
-from fem_apps.inverse.interaction_kernels_atoms import Atom, find_atom, kernels_of, potential
+from fem_apps.inverse.interaction_kernels_atoms import (
+    Atom,
+    atom_of_force,
+    find_atom,
+    kernels_of,
+    potential,
+)
 from fem_apps.inverse.interaction_kernels_data import Snapshots, gathered, order, snapshots
 from fem_apps.inverse.interaction_kernels_functional import Known, diameter
 from fem_apps.inverse.interaction_kernels_particles import Paths, paths, read_paths
@@ -42,7 +48,10 @@ class Simulation(Table):
 
     type: Literal["simulation"]
     truth: dict[str, float] = Field(
-        min_length=1, description='the true W: coefficients of atoms, such as {"power(2)" = 1}'
+        {}, description='the true W: coefficients of atoms, such as {"power(2)" = 1}'
+    )
+    force: ExpressionText | None = Field(
+        None, description="the true W'(r) as an expression of x = r, where it is in no dictionary"
     )
     initial: tuple[ExpressionText, ...] = Field(
         min_length=1, description="initial densities up to a factor; one data set each"
@@ -60,6 +69,12 @@ class Simulation(Table):
     tolerance: float = Field(1e-4, gt=0, description="finite-elements: local error of a step")
     particles: int = Field(2000, ge=2, description="particles: their number N")
     substeps: int = Field(10, ge=1, description="particles: time steps between two snapshots")
+
+    @model_validator(mode="after")
+    def _one_truth(self) -> Simulation:
+        if bool(self.truth) == (self.force is not None):
+            raise ValueError("give either truth or force")
+        return self
 
 
 class Arrays(Table):
@@ -125,13 +140,15 @@ class Data:
     Attributes:
         densities: clean data sets.
         particles: data sets of particles.
-        truth: coefficients of the true W, where known.
+        truth: coefficients of the true W, where known; of the dictionary's atoms, then of `extra`.
+        extra: the true W itself, where it is in no dictionary.
         held_out: particles of the time that is not fitted.
     """
 
     densities: list[Snapshots] = field(default_factory=list)
     particles: list[Paths] = field(default_factory=list)
     truth: np.ndarray | None = None
+    extra: list[Atom] = field(default_factory=list)
     held_out: list[Paths] = field(default_factory=list)
 
 
@@ -250,10 +267,12 @@ def _simulate(
     progress: Callable[[float, str], None],
 ) -> Data:
     comm, dim = graph.comm, graph.x.shape[1]
-    truth = coefficients(atoms, source.truth)
+    extra = [] if source.force is None else [atom_of_force(source.force, diameter(graph))]
+    truth = np.r_[coefficients(atoms, source.truth), np.ones(len(extra))]
+    atoms = [*atoms, *extra]
     times = np.linspace(0, source.end, source.snapshots) if source.snapshots > 1 else np.zeros(1)
     W, dW = potential(atoms, truth)
-    out = Data(truth=truth)
+    out = Data(truth=truth, extra=extra)
     if source.solver == "finite-volumes" and (dim != 1 or len(known.diffusion) != 1):
         raise CaseError(
             "data.solver = 'finite-volumes' is for the line and one diffusion term; "

@@ -90,14 +90,15 @@ def test_model_selection_stops_at_the_truth(problem):
     assert selection.from_resamples(Quadratic(A, b), others, 4).fit.support == (3, 7)
 
 
-def test_tikhonov_lies_between_noise_and_smoothing():
+@pytest.mark.parametrize("rule", ["quasi-optimal", "l-curve"])
+def test_tikhonov_lies_between_noise_and_smoothing(rule):
     rng = np.random.default_rng(4)
     t = np.linspace(0, 1, 30)
     truth = np.sin(np.pi * t)
     X = np.exp(-(np.subtract.outer(np.linspace(0, 1, 80), t) ** 2) / 0.02)
     y = X @ truth + 0.05 * rng.standard_normal(80)
     D = np.diff(np.eye(30), axis=0)
-    c, lam = selection.tikhonov(X.T @ X, X.T @ y, D.T @ D)
+    c, lam = selection.tikhonov(X.T @ X, X.T @ y, D.T @ D, rule)
     free = np.linalg.lstsq(X, y, rcond=1e-12)[0]
     assert lam > 0
     assert np.linalg.norm(c - truth) < 0.1 * np.linalg.norm(truth)
@@ -119,7 +120,7 @@ def test_w2_of_gaussians():
     a = np.exp(-(X**2).sum(axis=1) / 2)
     b = np.exp(-((X - [1, 0]) ** 2).sum(axis=1) / 2)
     assert w2_plane(X, a, b) == pytest.approx(1.0, rel=0.02)
-    assert w2_plane(X, a, a) < 1e-12
+    assert w2_plane(X, a, a) < 1e-7
 
 
 def test_convexity_and_bound():
