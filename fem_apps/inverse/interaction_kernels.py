@@ -45,7 +45,7 @@ class SolverCase(Table):
         Field(
             "auto",
             description="auto: all of the sparse solvers, support size by model selection; the others "
-            "need size; tikhonov: for splines",
+            "need size; tikhonov: for splines, lambda by the L-curve",
         )
     )
     size: int | None = Field(None, ge=1, description="size of the support; None: model selection")
@@ -54,9 +54,6 @@ class SolverCase(Table):
     threshold: float = Field(0.1, gt=0, lt=1, description="stlsq: relative threshold")
     seminorm: Literal["identity", "L2", "H1"] = Field(
         "H1", description="tikhonov: of W', weighted by the pair distances that the data have"
-    )
-    rule: Literal["quasi-optimal", "l-curve"] = Field(
-        "quasi-optimal", description="tikhonov: choice of lambda"
     )
     window: Literal["auto", "ends", "bump"] = Field(
         "auto", description="of the functional in time; auto: bump where there is noise"

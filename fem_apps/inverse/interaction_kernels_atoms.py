@@ -187,6 +187,11 @@ class Splines(Table):
     count: int = Field(12, ge=2, le=200, description="number of basis functions")
     degree: int = Field(2, ge=0, le=5, description="of psi'")
     r_max: float = Field(gt=0, description="end of the radii")
+    odd: bool = Field(
+        True,
+        description="leave out the one spline that is not 0 at r = 0: W' of a smooth W is odd; false "
+        "for kernels with a kink",
+    )
     r_min: float = Field(0.0, ge=0, description="begin of the radii: below it the force is constant")
 
     def atoms(self) -> list[Atom]:
@@ -196,7 +201,8 @@ class Splines(Table):
         inner = np.linspace(self.r_min, self.r_max, self.count - self.degree + 1)
         knots = np.r_[[self.r_min] * self.degree, inner, [self.r_max] * self.degree]
         out = []
-        for k in range(self.count):
+        first = int(self.odd and self.r_min == 0 and self.degree > 0)
+        for k in range(first, self.count):
             B = BSpline(knots, np.eye(self.count)[k], self.degree)
             I = B.antiderivative()
             start, a, b = float(B(self.r_min)), self.r_min, self.r_max

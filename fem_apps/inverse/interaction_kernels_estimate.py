@@ -287,7 +287,7 @@ def _choose(
     lam = None
     if method == "tikhonov":
         B = _seminorm(A, solver.seminorm, min(atoms, len(b)))
-        c, lam = selection.tikhonov(A, b, B, solver.rule)
+        c, lam = selection.tikhonov(A, b, B)
         fit = Fit(tuple(range(len(b))), c, float(c @ A @ c - 2 * b @ c))
         samples = np.array(
             [np.linalg.solve(q.A[f] + lam * B + 1e-14 * np.trace(A) * np.eye(len(b)), q.b[list(free)]) for q in others]

@@ -39,6 +39,9 @@ from scipy.integrate import simpson
 
 from fem_apps.errors import CaseError
 from fem_apps.fem.convolution import make_convolution
+from fem_apps.fem.convolution_low_rank import features
+from fem_apps.fem.convolution_nodes import survey
+from fem_apps.fem.convolution_nufft import fourier_bank
 from fem_apps.fem.node_graph import NodeGraph
 from fem_apps.inverse.interaction_kernels_atoms import Atom
 from fem_apps.inverse.interaction_kernels_data import Snapshots
@@ -49,6 +52,8 @@ Window = Literal["ends", "bump"]
 
 # Nodes up to which psi*mu is the exact sum, by a matrix for each atom.
 DENSE = 1000
+# Of the transforms, relative.
+TOLERANCE = 1e-9
 # Densities below this part of the maximum do not divide.
 FLOOR = 1e-3
 
@@ -74,13 +79,20 @@ class DenseBank:
 
 @dataclass(frozen=True)
 class FastBank:
-    """One O(N log N) operator an atom."""
+    """O(N log N): exact passes of low rank for some atoms, one bank of transforms for the others."""
 
-    passes: tuple[Any, ...]
+    passes: tuple[tuple[int, Any], ...]
+    rest: tuple[int, ...]
+    bank: Any
 
     def __call__(self, b: np.ndarray) -> np.ndarray:
         """Owned masses (n,) to potentials (n, atoms)."""
-        return np.stack([one(b) for one in self.passes], axis=1)
+        out = np.empty((len(b), len(self.passes) + len(self.rest)))
+        for j, one in self.passes:
+            out[:, j] = one(b)
+        if self.rest:
+            out[:, self.rest] = self.bank(b)
+        return out
 
 
 @dataclass(frozen=True)
@@ -146,15 +158,7 @@ def set_up(
         r = np.linalg.norm(graph.x[:, None, :] - every[None, :, :], axis=2)
         bank = DenseBank(comm, np.array([a.psi(r) for a in atoms]).reshape(len(atoms), *r.shape))
     else:
-        reach = diameter(graph)
-        bank = FastBank(
-            tuple(
-                make_convolution(
-                    comm, [a.kernel(1.0, graph.x.shape[1], reach)], graph.x, spacing=graph.spacing
-                )
-                for a in atoms
-            )
-        )
+        bank = _fast(graph, atoms)
     none = np.zeros((graph.n, 0))
     return Setting(
         graph,
@@ -164,6 +168,19 @@ def set_up(
         none if external is None else external,
         tuple(diffusion),
     )
+
+
+def _fast(graph: NodeGraph, atoms: Sequence[Atom]) -> FastBank:
+    nodes = survey(graph.comm, graph.x, graph.spacing, ())
+    kernels = [a.kernel(1.0, graph.x.shape[1], diameter(graph)) for a in atoms]
+    exact = [
+        (j, make_convolution(graph.comm, [k], graph.x, spacing=graph.spacing))
+        for j, k in enumerate(kernels)
+        if features(nodes, k, TOLERANCE) is not None
+    ]
+    rest = tuple(j for j in range(len(atoms)) if j not in {i for i, _ in exact})
+    bank = fourier_bank(nodes, [kernels[j] for j in rest], TOLERANCE) if rest else None
+    return FastBank(tuple(exact), rest, bank)
 
 
 def diameter(graph: NodeGraph) -> float:

@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb, lgamma, log
-from typing import Literal
 
 import numpy as np
 
@@ -30,6 +29,8 @@ KEPT, ALL_SUBSETS = (4, 8, 12, 16), 20_000
 AGREE, SIGNIFICANT, TRACE = 0.6, 3.0, 1e-3
 # Share of the resamples of a likelihood, whose noise is that of the data once, not twice.
 CERTAIN = 0.9
+# Gain over penalty from which an atom more is no artefact, stable or not.
+OVERWHELMING = 5.0
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,9 @@ def from_likelihood(
         share = supports[fit.support] / max(resamples, 1)
         if size == 1 or not stars or share >= CERTAIN:
             break
+        penalty = log(count) + 2 * (_log_binomial(len(g), size) - _log_binomial(len(g), size - 1))
+        if steps[size - 2].cost - fit.cost > OVERWHELMING * penalty:
+            break  # which atoms is not sure, but that there are so many is
         size -= 1
     samples = np.array([sparse.refit(F, star, fit.support).c for star in stars])
     return Selected(fit, steps, share, samples.reshape(-1, len(g)), supports)
@@ -137,23 +141,18 @@ def from_resamples(form: Quadratic, others: Sequence[Quadratic], largest: int) -
 
 
 def tikhonov(
-    A: np.ndarray,
-    b: np.ndarray,
-    B: np.ndarray,
-    rule: Literal["quasi-optimal", "l-curve"] = "quasi-optimal",
-    lambdas: int = 60,
+    A: np.ndarray, b: np.ndarray, B: np.ndarray, lambdas: int = 60
 ) -> tuple[np.ndarray, float]:
-    """c = (A + lambda B)^-1 b, lambda from 1e-12 to 1 times trace A / trace B.
+    """c = (A + lambda B)^-1 b with lambda at the corner of the L-curve.
 
-    "quasi-optimal" minimises |lambda dc/dlambda| in A's own norm plus B's (Tikhonov & Glasko 1965): no noise
-    level is needed, which generalised cross-validation could not find from A and b alone; "l-curve" takes the largest signed curvature of (log |Phi c - u|,
-    log c.B c) (Hansen 1992; Lang & Lu 2020, arXiv:2010.15694).
+    The corner is where (log |Phi c - u|, log c.B c), Phi^T Phi = A, Phi^T u = b, has the largest signed
+    curvature, over log-spaced lambdas from 1e-10 to 1 times trace A / trace B (Hansen 1992; Lang & Lu
+    2020, arXiv:2010.15694).
 
     Args:
         A: (n, n).
         b: (n,).
         B: the seminorm's matrix, (n, n); regularised by 1e-12 of its trace.
-        rule: of lambda.
         lambdas: number of values tried.
 
     Returns:
@@ -168,28 +167,16 @@ def tikhonov(
     beta = U.T @ b
     top = float(np.trace(A) / np.trace(B))
     kept = values > 1e-13 * top
-    grid = np.geomspace(1e-12 * top, top, lambdas)
-    residual, size, change = [], [], []
+    grid = np.geomspace(1e-10 * top, top, lambdas)
+    residual, size = [], []
     for lam in grid:
         y = beta / (values + lam)
         residual.append(np.sum((lam * y[kept]) ** 2 / values[kept]))
         # what B does not see is not its seminorm
         size.append(np.sum(np.where(values < 1e6 * top, y, 0.0) ** 2))
-        moved = np.where(values < 1e6 * top, lam * y / (values + lam), 0.0)
-        change.append(np.sum((1 + values / top) * moved**2))
-    if rule == "quasi-optimal":
-        lam = float(grid[_first_minimum(np.array(change))])
-        return U @ (beta / (values + lam)), lam
     x, y = np.log(np.maximum(residual, 1e-300)) / 2, np.log(np.maximum(size, 1e-300)) / 2
     s = np.log(grid)
     dx, dy = np.gradient(x, s), np.gradient(y, s)
     curve = (dx * np.gradient(dy, s) - dy * np.gradient(dx, s)) / (dx**2 + dy**2 + 1e-12) ** 1.5
     lam = float(grid[int(np.argmax(curve[2:-2])) + 2])
     return U @ (beta / (values + lam)), lam
-
-
-def _first_minimum(y: np.ndarray) -> int:
-    """Place of the least local minimum, coming from the largest lambda; of the least value if none."""
-    inner = np.flatnonzero((y[1:-1] < y[:-2]) & (y[1:-1] <= y[2:])) + 1
-    # towards lambda = 0 the change always dies out; only a minimum with a rise below it counts
-    return int(inner[np.argmin(y[inner])]) if len(inner) else int(np.argmin(y))
