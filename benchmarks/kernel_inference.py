@@ -10,6 +10,8 @@ direct sums run over some target rows against all sources for one atom, and are 
 snapshots. numba uses two threads on rank 0 while the other ranks wait.
 """
 
+# ruff: noqa: B023  # every closure is called within its own turn of the loop
+
 from __future__ import annotations
 
 import argparse
@@ -19,27 +21,27 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")
 
-from pathlib import Path  # noqa: E402
-from time import perf_counter, process_time  # noqa: E402
-from types import SimpleNamespace  # noqa: E402
+from pathlib import Path
+from time import perf_counter, process_time
+from types import SimpleNamespace
 
-import numba  # noqa: E402
-import numpy as np  # noqa: E402
-from mpi4py import MPI  # noqa: E402
+import numba
+import numpy as np
+from mpi4py import MPI
 
-from fem_apps import meshing  # noqa: E402
-from fem_apps.case import load as load_case  # noqa: E402
-from fem_apps.fem import node_graph  # noqa: E402
-from fem_apps.inverse import interaction_kernels_functional as functional  # noqa: E402
-from fem_apps.inverse import interaction_kernels_selection as selection  # noqa: E402
-from fem_apps.inverse.interaction_kernels import SolverCase  # noqa: E402
-from fem_apps.inverse.interaction_kernels_atoms import Powers, atoms_of, potential  # noqa: E402
-from fem_apps.inverse.interaction_kernels_data import Observation, Snapshots, observe, snapshots  # noqa: E402
-from fem_apps.inverse.interaction_kernels_estimate import from_densities  # noqa: E402
-from fem_apps.inverse.interaction_kernels_particles import assemble_paths, paths  # noqa: E402
-from fem_apps.inverse.interaction_kernels_sources import load  # noqa: E402
-from fem_apps.inverse.interaction_kernels_synthetic import particle_paths  # noqa: E402
-from fem_apps.inverse.interaction_kernels_verify import density_points, kernel_error, pair_distances  # noqa: E402
+from fem_apps import meshing
+from fem_apps.case import load as load_case
+from fem_apps.fem import node_graph
+from fem_apps.inverse import interaction_kernels_functional as functional
+from fem_apps.inverse import interaction_kernels_selection as selection
+from fem_apps.inverse.interaction_kernels import SolverCase
+from fem_apps.inverse.interaction_kernels_atoms import Powers, atoms_of, potential
+from fem_apps.inverse.interaction_kernels_data import Observation, Snapshots, observe, snapshots
+from fem_apps.inverse.interaction_kernels_estimate import from_densities
+from fem_apps.inverse.interaction_kernels_particles import assemble_paths, paths
+from fem_apps.inverse.interaction_kernels_sources import load
+from fem_apps.inverse.interaction_kernels_synthetic import particle_paths
+from fem_apps.inverse.interaction_kernels_verify import density_points, kernel_error, pair_distances
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "kernel_inference"
 # case, noise, initial data; the best error and support rate of the published-style benchmark's columns
@@ -73,7 +75,9 @@ def setting(name, comm=MPI.COMM_SELF):
 
 def table(repeats, rows):
     """The default solver, told neither noise nor size: median error of W' on (0, 3), exact supports."""
-    print("| case, noise, data | error (best column) | exact support | functional alone | noise found | s |")
+    print(
+        "| case, noise, data | error (best column) | exact support | functional alone | noise found | s |"
+    )
     print("|---|---|---|---|---|---|")
     r = np.linspace(0, 3, 1201)
     for row in rows if rows else range(len(ROWS)):
@@ -88,10 +92,13 @@ def table(repeats, rows):
             seen = [observe(graph, d, Observation(noise=noise), rng) for d in data.densities[:sets]]
             e = from_densities(s, seen, known, SolverCase(), QUIET, [a.name for a in atoms], k)
 
-            def error(c):
+            def error(c, atoms=atoms, exact=exact):
                 return np.linalg.norm(potential(atoms, c)[1](r) - exact) / np.linalg.norm(exact)
 
-            hit = [set(np.flatnonzero(c)) == set(np.flatnonzero(data.truth)) for c in (e.c, e.functional.c)]
+            hit = [
+                set(np.flatnonzero(c)) == set(np.flatnonzero(data.truth))
+                for c in (e.c, e.functional.c)
+            ]
             found.append((error(e.c), hit[0], error(e.functional.c), hit[1], e.noise))
         m = np.array(found, dtype=float)
         mid, mean = np.median(m, axis=0), m.mean(axis=0)
@@ -116,7 +123,9 @@ def particles(repeats):
             for k in range(repeats):
                 rng = np.random.default_rng([N, dim, k])
                 t = np.linspace(0, 0.5, 21)
-                x = particle_paths(rng.standard_normal((N, dim)), W, t, sigma=0.1, substeps=2, rng=rng)
+                x = particle_paths(
+                    rng.standard_normal((N, dim)), W, t, sigma=0.1, substeps=2, rng=rng
+                )
                 q = assemble_paths(MPI.COMM_SELF, atoms, paths(t, list(x)), sigma=0.1)
                 c = np.linalg.solve(q.A, q.b)
                 seen.append(np.linalg.norm(potential(atoms, c)[1](r) - W(r)) / np.linalg.norm(W(r)))
@@ -130,9 +139,10 @@ def particles(repeats):
 def mesh_study():
     """Lang & Lu's examples on sub-sampled data: slopes in dx of the kernel error and of E."""
     for name in ("cubic", "opinion", "attraction_repulsion"):
-        case, mesh, _, atoms, known = setting(f"lang_lu_{name}")
+        case, _, _, atoms, known = setting(f"lang_lu_{name}")
         fine = meshing.build(
-            MPI.COMM_SELF, case.mesh.model_copy(update={"parameters": {**case.mesh.parameters, "h": 20 / 1200}})
+            MPI.COMM_SELF,
+            case.mesh.model_copy(update={"parameters": {**case.mesh.parameters, "h": 20 / 1200}}),
         )
         source = case.data.model_copy(update={"mesh": None, "snapshots": 51})
         g = node_graph.build(fine.mesh)
@@ -143,7 +153,8 @@ def mesh_study():
         sizes, errors, costs = (30, 50, 60, 100, 150, 200, 300), [], []
         for M in sizes:
             coarse = meshing.build(
-                MPI.COMM_SELF, case.mesh.model_copy(update={"parameters": {**case.mesh.parameters, "h": 20 / M}})
+                MPI.COMM_SELF,
+                case.mesh.model_copy(update={"parameters": {**case.mesh.parameters, "h": 20 / M}}),
             )
             graph = node_graph.build(coarse.mesh)
             values = np.array([np.interp(graph.x[:, 0], x[at], row[at]) for row in rho])
@@ -215,11 +226,18 @@ def speed(small, rounds=3):
         if comm.rank == 0:
             rows = x[:: max(1, len(x) // 400)]
             direct(rows, x, b, 0.5)
-            compiled = min(_timed(lambda: direct(rows, x, b, 0.5)) for _ in range(rounds)) * len(x) / len(rows)
+            compiled = (
+                min(_timed(lambda: direct(rows, x, b, 0.5)) for _ in range(rounds))
+                * len(x)
+                / len(rows)
+            )
             few = rows[:40]
 
             def by_numpy():
-                d = np.subtract.outer(few[:, 0], x[:, 0]) ** 2 + np.subtract.outer(few[:, 1], x[:, 1]) ** 2
+                d = (
+                    np.subtract.outer(few[:, 0], x[:, 0]) ** 2
+                    + np.subtract.outer(few[:, 1], x[:, 1]) ** 2
+                )
                 return np.exp(-d / 0.5) @ b
 
             plain = min(_timed(by_numpy) for _ in range(rounds)) * len(x) / len(few)
@@ -246,10 +264,14 @@ def _timed(f, repeats=1):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("what", choices=("table", "particles", "mesh", "speed"))
     parser.add_argument("--repeats", type=int, default=8)
-    parser.add_argument("--rows", type=int, nargs="*", default=[], help="of the table; all if left out")
+    parser.add_argument(
+        "--rows", type=int, nargs="*", default=[], help="of the table; all if left out"
+    )
     parser.add_argument("--small", action="store_true")
     a = parser.parse_args()
     if a.what == "table":

@@ -66,7 +66,7 @@ KINDS: dict[str, Kind] = {
     ),
     "kernel-inference": Kind(
         "fem_apps.inverse.interaction_kernels",
-        "which interaction potential W explains noisy densities or particle paths, and how sure it is",
+        "which interaction potential W explains noisy densities or particle paths",
     ),
 }
 

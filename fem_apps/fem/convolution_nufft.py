@@ -91,7 +91,7 @@ class FourierPass:
 
 @dataclass(frozen=True)
 class FourierBank:
-    """Several kernels apart with one transform of the masses; call it with owned masses. Collective.
+    """Several kernels apart with one transform of the masses. Collective when called.
 
     `passes` have the modes of the greatest of them; `symbols` (kernels, modes) are theirs.
     """

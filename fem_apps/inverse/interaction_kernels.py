@@ -2,11 +2,16 @@
 
     d_t mu = div( mu grad( H'(mu) + V + W*mu ) ),   W(x) = sum_j c_j psi_j(|x|), few c_j not 0
 
-Densities or particle positions, noisy and sparse in time, on the line or in the plane. The quadratic
-error functional (`interaction_kernels_functional`, `interaction_kernels_particles`) over a dictionary
-or B-splines (`_atoms`); sparse solvers and model selection (`_sparse`, `_selection`); on the line the
-estimate is sharpened by whole trajectories (`_trajectories`); then the equation with the estimate is
-solved and compared with data and truth (`_verify`). After Carrillo, Estrada-Rodriguez, Mikolas & Tang
+Densities or particle positions, noisy and sparse in time, on the line or in the plane. The
+quadratic
+error functional (`interaction_kernels_functional`, `interaction_kernels_particles`) over a
+dictionary
+or B-splines (`_atoms`); sparse solvers and model selection (`_sparse`, `_selection`); on the line
+the
+estimate is sharpened by whole trajectories (`_trajectories`); then the equation with the estimate
+is
+solved and compared with data and truth (`_verify`). After Carrillo, Estrada-Rodriguez, Mikolas &
+Tang
 (2024, arXiv:2402.06355) and Lang & Lu (2020, arXiv:2010.15694).
 """
 
@@ -41,12 +46,12 @@ class Unknown(Table):
 class SolverCase(Table):
     """How the coefficients are found."""
 
-    method: Literal["auto", "best-subset", "partinv", "subspace-pursuit", "stlsq", "lasso", "tikhonov"] = (
-        Field(
-            "auto",
-            description="auto: all of the sparse solvers, support size by model selection; the others "
-            "need size; tikhonov: for splines, lambda by the L-curve",
-        )
+    method: Literal[
+        "auto", "best-subset", "partinv", "subspace-pursuit", "stlsq", "lasso", "tikhonov"
+    ] = Field(
+        "auto",
+        description="auto: all of the sparse solvers, support size by model selection; the others "
+        "need size; tikhonov: for splines, lambda by the L-curve",
     )
     size: int | None = Field(None, ge=1, description="size of the support; None: model selection")
     largest: int = Field(4, ge=1, le=12, description="limit of the support")
@@ -68,7 +73,10 @@ class SolverCase(Table):
         "dictionary and known diffusion",
     )
     resamples: int | None = Field(
-        None, ge=0, le=2000, description="for stability and band; None: 200 for a likelihood, else 20"
+        None,
+        ge=0,
+        le=2000,
+        description="for stability and band; None: 200 for a likelihood, else 20",
     )
 
 
@@ -78,7 +86,9 @@ class Verify(Table):
     initial: ExpressionText | None = Field(
         None, description="a new initial datum: truth and estimate are both solved from it"
     )
-    horizon: float = Field(1.0, ge=1, description="solve up to this many times the data's last time")
+    horizon: float = Field(
+        1.0, ge=1, description="solve up to this many times the data's last time"
+    )
     times: int = Field(21, ge=2, le=2001, description="times of the comparison")
     tolerance: float = Field(1e-4, gt=0, description="local error of a step of the solver")
 
@@ -87,7 +97,9 @@ class Output(Table):
     """What is written."""
 
     radius: float | None = Field(
-        None, gt=0, description="end of the radii of kernel errors; None: 99 % of the pair distances"
+        None,
+        gt=0,
+        description="end of the radii of kernel errors; None: 99 % of the pair distances",
     )
     frames: int = Field(20, ge=1, le=1000, description="times of the fields that are written")
     fields: bool = Field(True, description="fields for ParaView: data and estimate")

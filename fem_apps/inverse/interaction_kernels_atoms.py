@@ -59,9 +59,9 @@ class Powers(Table):
         return [
             Atom(
                 f"power({p:g})",
-                lambda r, p=p: _masked(r, p, lambda s: s**p / p),
-                lambda r, p=p: _masked(r, p - 1, lambda s: s ** (p - 1)),
-                lambda a, d, R, p=p: Power(exponent=p, strength=a),
+                lambda r, p=p: _masked(r, p, lambda s: s**p / p),  # type: ignore[misc]
+                lambda r, p=p: _masked(r, p - 1, lambda s: s ** (p - 1)),  # type: ignore[misc]
+                lambda a, d, R, p=p: Power(exponent=p, strength=a),  # type: ignore[misc]
             )
             for p in self.exponents
         ]
@@ -78,9 +78,9 @@ class Cosines(Table):
         return [
             Atom(
                 f"cosine({w:g})",
-                lambda r, w=w: np.cos(w * r) - 1,
-                lambda r, w=w: -w * np.sin(w * r),
-                lambda a, d, R, w=w: (
+                lambda r, w=w: np.cos(w * r) - 1,  # type: ignore[misc]
+                lambda r, w=w: -w * np.sin(w * r),  # type: ignore[misc]
+                lambda a, d, R, w=w: (  # type: ignore[misc]
                     Cosine(wave_vector=(w,), strength=a)
                     if d == 1
                     else _table(lambda r: a * (np.cos(w * r) - 1), R)
@@ -101,9 +101,9 @@ class Gaussians(Table):
         return [
             Atom(
                 f"gaussian({s:g})",
-                lambda r, s=s: -np.expm1(-(r**2) / (2 * s**2)),
-                lambda r, s=s: r / s**2 * np.exp(-(r**2) / (2 * s**2)),
-                lambda a, d, R, s=s: Gaussian(width=s, strength=-a),
+                lambda r, s=s: -np.expm1(-(r**2) / (2 * s**2)),  # type: ignore[misc]
+                lambda r, s=s: r / s**2 * np.exp(-(r**2) / (2 * s**2)),  # type: ignore[misc]
+                lambda a, d, R, s=s: Gaussian(width=s, strength=-a),  # type: ignore[misc]
             )
             for s in self.widths
         ]
@@ -120,16 +120,16 @@ class Exponentials(Table):
         return [
             Atom(
                 f"exponential({l:g})",
-                lambda r, l=l: -np.expm1(-r / l),
-                lambda r, l=l: np.where(r > 0, np.exp(-r / l) / l, 0.0),
-                lambda a, d, R, l=l: Exponential(length=l, strength=-a),
+                lambda r, l=l: -np.expm1(-r / l),  # type: ignore[misc]
+                lambda r, l=l: np.where(r > 0, np.exp(-r / l) / l, 0.0),  # type: ignore[misc]
+                lambda a, d, R, l=l: Exponential(length=l, strength=-a),  # type: ignore[misc]
             )
             for l in self.lengths
         ]
 
 
 class Morses(Table):
-    """C_r exp(-|x|/l_r) - C_a exp(-|x|/l_a), shifted to 0 at 0; one atom for each pair of lengths."""
+    """C_r exp(-|x|/l_r) - C_a exp(-|x|/l_a), shifted to 0 at 0; an atom for each pair."""
 
     type: Literal["morse"] = "morse"
     repulsion: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1, description="l_r")
@@ -157,7 +157,7 @@ class Morses(Table):
                         f"morse({lr:g},{la:g})",
                         psi,
                         slope,
-                        lambda a, d, R, psi=psi: _table(lambda r: a * psi(r), R),
+                        lambda a, d, R, psi=psi: _table(lambda r: a * psi(r), R),  # type: ignore[misc]
                     )
                 )
         return out
@@ -189,10 +189,12 @@ class Splines(Table):
     r_max: float = Field(gt=0, description="end of the radii")
     odd: bool = Field(
         True,
-        description="leave out the one spline that is not 0 at r = 0: W' of a smooth W is odd; false "
+        description="leave out the one spline that is not 0 at 0: W' of a smooth W is odd; false "
         "for kernels with a kink",
     )
-    r_min: float = Field(0.0, ge=0, description="begin of the radii: below it the force is constant")
+    r_min: float = Field(
+        0.0, ge=0, description="begin of the radii: below it the force is constant"
+    )
 
     def atoms(self) -> list[Atom]:
         """One atom for each B-spline."""
@@ -220,7 +222,7 @@ class Splines(Table):
                     f"spline({k})",
                     psi,
                     slope,
-                    lambda c, d, R, psi=psi: _table(lambda r: c * psi(r), R),
+                    lambda c, d, R, psi=psi: _table(lambda r: c * psi(r), R),  # type: ignore[misc]
                 )
             )
         return out

@@ -30,7 +30,9 @@ class Observation(Table):
     )
     every: int = Field(1, ge=1, description="keep every so many-th snapshot")
     blocks: int = Field(
-        1, ge=1, description="on the line: average over so many neighbouring nodes, then interpolate"
+        1,
+        ge=1,
+        description="on the line: average over so many neighbouring nodes, then interpolate",
     )
 
 
@@ -90,7 +92,7 @@ def snapshots(graph: NodeGraph, t: np.ndarray, rho: np.ndarray, name: str = "dat
     if moved.max() <= STEADY:
         raise CaseError(
             f"{name}: all snapshots are the same: at a steady state the data say only that "
-            "grad(H'(rho) + V + W*rho) = 0 on the support, and the null directions of W are silent; "
+            "grad(H'(rho) + V + W*rho) = 0 on the support; the null directions of W are silent; "
             "give a transient"
         )
     return Snapshots(t, rho, name)

@@ -26,7 +26,8 @@ def w2_line(width: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
 
     Args:
         width: of the cells, (n,).
-        a, b: cell averages, (n,); negative parts are cut off, masses scaled to 1.
+        a: cell averages, (n,); negative parts are cut off, masses scaled to 1.
+        b: the other's.
     """
     x = np.concatenate([[0.0], np.cumsum(width)])
     quantiles = []
@@ -57,7 +58,9 @@ def w2_sets(x: np.ndarray, p: np.ndarray, y: np.ndarray, q: np.ndarray) -> float
     import ot
 
     if x.shape[1] == 1:
-        return float(np.sqrt(max(ot.wasserstein_1d(x[:, 0], y[:, 0], p / p.sum(), q / q.sum(), p=2), 0)))
+        return float(
+            np.sqrt(max(ot.wasserstein_1d(x[:, 0], y[:, 0], p / p.sum(), q / q.sum(), p=2), 0))
+        )
     cost = ot.dist(x, y)
     return float(np.sqrt(max(ot.emd2(p / p.sum(), q / q.sum(), cost, numItermax=10**6), 0)))
 
@@ -65,7 +68,8 @@ def w2_sets(x: np.ndarray, p: np.ndarray, y: np.ndarray, q: np.ndarray) -> float
 def w2_plane(x: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
     """Distance of two measures on the same nodes, (n, dim), masses (n,) each, gathered into bins.
 
-    The mass of each bin sits at its centre of mass, so that the error is of second order in the bins.
+    The mass of each bin sits at its centre of mass, so that the error is of second order in the
+    bins.
     """
     low, high = x.min(axis=0), x.max(axis=0)
     place = np.minimum(((x - low) / (high - low) * BINS).astype(int), BINS - 1)

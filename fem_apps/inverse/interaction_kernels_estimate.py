@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
+from typing import Any
 
 import numpy as np
 from mpi4py import MPI
@@ -124,9 +125,7 @@ def from_densities(
             run.progress.update(0.4 + 0.3 * k / wanted, f"resample {k + 1} of {wanted}")
             others.append(_resample(s, data, known, kind, noise, solver.debias, seed, k))
     estimate = _choose(form, others, solver, free, len(s.atoms), s)
-    estimate = replace(
-        estimate, noise=noise, window=kind, gauges=tuple(g[1] for g in gauges)
-    )
+    estimate = replace(estimate, noise=noise, window=kind, gauges=tuple(g[1] for g in gauges))
     if not likely:
         return estimate
     _check(run)
@@ -186,7 +185,8 @@ def _half(d: Paths, rng: np.random.Generator) -> Paths:
 def find_gauges(form: Quadratic, atoms: int, names: Sequence[str]) -> list[tuple[int, str]]:
     """Columns besides W's that other columns reproduce: not identifiable, and fixed at 0.
 
-    With a constant mean mbar, W += c |x|^2/2 and V += -c |x|^2/2 + c mbar.x leave the flow unchanged;
+    With a constant mean mbar, W += c |x|^2/2 and V += -c |x|^2/2 + c mbar.x leave the flow
+    unchanged;
     a narrow kernel mimics quadratic diffusion.
     """
     scale = 1 / np.sqrt(np.maximum(np.diag(form.A), 1e-300))
@@ -206,8 +206,8 @@ def find_gauges(form: Quadratic, atoms: int, names: Sequence[str]) -> list[tuple
                 (
                     k,
                     f"{names[k]} cannot be told from a combination of other terms (mainly "
-                    f"{', '.join(strongest)}; {max(rest, 0):.1e} of it is left): a gauge freedom of "
-                    "these data; it was fixed at 0. Remedy: data whose mean moves, or more initial data",
+                    f"{', '.join(strongest)}; {max(rest, 0):.1e} is left): a gauge freedom of "
+                    "these data; it was fixed at 0. Remedy: a mean that moves, more initial data",
                 )
             )
         else:
@@ -242,7 +242,7 @@ def _use_trajectories(s: Setting, known: Known, solver: SolverCase, noise: float
     )
     if solver.trajectories and not possible:
         raise CaseError(
-            "solver.trajectories = true needs a mesh of the line with at most 400 nodes, a dictionary "
+            "solver.trajectories = true needs a mesh of the line, at most 400 nodes, a dictionary "
             "without splines, nothing unknown besides W, known diffusion, and method = 'auto'"
         )
     # of cleaner data the discretisation is the larger error, and the functional feels less of it
@@ -281,7 +281,7 @@ def _choose(
     s: Setting | None,
 ) -> Estimate:
     """The case's solver on the columns that are free."""
-    f = np.ix_(free, free)
+    f: Any = np.ix_(free, free)
     A, b = form.A[f], form.b[list(free)]
     method, size = solver.method, solver.size
     lam = None
@@ -290,17 +290,21 @@ def _choose(
         c, lam = selection.tikhonov(A, b, B)
         fit = Fit(tuple(range(len(b))), c, float(c @ A @ c - 2 * b @ c))
         samples = np.array(
-            [np.linalg.solve(q.A[f] + lam * B + 1e-14 * np.trace(A) * np.eye(len(b)), q.b[list(free)]) for q in others]
+            [
+                np.linalg.solve(
+                    q.A[f] + lam * B + 1e-14 * np.trace(A) * np.eye(len(b)), q.b[list(free)]
+                )
+                for q in others
+            ]
         ).reshape(-1, len(b))
         chosen = Selected(fit, [fit], 1.0, samples, Counter())
     elif method == "auto" and size is None:
         few = [Quadratic(q.A[f], q.b[list(free)]) for q in others]
-        # what is estimated besides W is always kept: only atoms compete
         chosen = selection.from_resamples(Quadratic(A, b), few, solver.largest)
     else:
         fit = _sized(A, b, solver, size)
-        samples = np.array([sparse.refit(q.A[f], q.b[list(free)], fit.support).c for q in others])
-        chosen = Selected(fit, [fit], 1.0, samples.reshape(-1, len(b)), Counter())
+        again = [sparse.refit(q.A[f], q.b[list(free)], fit.support).c for q in others]
+        chosen = Selected(fit, [fit], 1.0, np.array(again).reshape(-1, len(b)), Counter())
     chosen = _widen(chosen, free, len(form.b))
     return Estimate(chosen.fit.c, chosen, chosen.fit, form, 0.0, "ends", None, (), lam)
 
@@ -374,7 +378,8 @@ def _sharpen(
     def work() -> tuple[Selected, list[np.ndarray]]:
         c = trajectories.cells(x, mass)
         starts = [
-            trajectories.Trajectory(d.t, y, _start(y, mass)) for d, y in zip(data, sets, strict=True)
+            trajectories.Trajectory(d.t, y, _start(y, mass))
+            for d, y in zip(data, sets, strict=True)
         ]
 
         def choose(form: trajectories.Likelihood) -> Fit:

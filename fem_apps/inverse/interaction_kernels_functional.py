@@ -5,12 +5,14 @@ Phi_k = delta e_k / delta mu,
 
     E(c) = (1/T) iint phi |sum_k c_k grad Phi_k - grad Phi|^2 dmu dt = const + c.A c - 2 b.c,
     A_kl = (1/T) iint phi mu grad Phi_k . grad Phi_l,
-    b_k  = -(1/T) { [phi e_k]_0^T - int phi' e_k dt + iint phi (grad P(mu) + mu grad V).grad Phi_k },
+    b_k  = -(1/T) { [phi e_k]_0^T - int phi' e_k dt + iint phi (grad P(mu) + mu grad V).grad Phi_k
+    },
 
 because <d_t mu, Phi_k> = d/dt e_k(mu); P and V are what is known of the flow. Terms e_k are
 interaction 1/2 <mu, psi*mu>, external potential <mu, V_k> and diffusion int H_k(mu). The window phi
 is 1 ("ends": the time term sees only the first and the last snapshot) or (4 t (T - t) / T^2)^2
-("bump": it sees all). (Carrillo, Estrada-Rodriguez, Mikolas & Tang 2024, arXiv:2402.06355; Lang & Lu
+("bump": it sees all). (Carrillo, Estrada-Rodriguez, Mikolas & Tang 2024, arXiv:2402.06355; Lang &
+Lu
 2020, arXiv:2010.15694; windows after self-test losses, Gao, Lang & Lu 2024, arXiv:2412.03506.)
 
 Discretisation: masses m_a rho_a at the nodes, psi*mu by `fem.convolution`'s transforms or, for few
@@ -79,7 +81,7 @@ class DenseBank:
 
 @dataclass(frozen=True)
 class FastBank:
-    """O(N log N): exact passes of low rank for some atoms, one bank of transforms for the others."""
+    """O(N log N): exact passes of low rank for some atoms, one bank of transforms for others."""
 
     passes: tuple[tuple[int, Any], ...]
     rest: tuple[int, ...]
@@ -189,9 +191,7 @@ def diameter(graph: NodeGraph) -> float:
     comm = graph.comm
     box = [comm.allreduce(float(h), MPI.MAX) for h in high]
     return float(
-        np.linalg.norm(
-            np.array(box) - np.array([comm.allreduce(float(l), MPI.MIN) for l in low])
-        )
+        np.linalg.norm(np.array(box) - np.array([comm.allreduce(float(l), MPI.MIN) for l in low]))
     )
 
 
@@ -206,9 +206,7 @@ def _gradient(graph: NodeGraph) -> tuple[sp.csr_matrix, ...]:
         indptr, columns, values = C.getValuesCSR()
         first = graph.offset
         away = (columns < first) | (columns >= first + graph.n)
-        local = np.where(
-            away, graph.n + np.searchsorted(graph.ghosts, columns), columns - first
-        )
+        local = np.where(away, graph.n + np.searchsorted(graph.ghosts, columns), columns - first)
         shape = (graph.n, graph.n + len(graph.ghosts))
         out.append(sp.diags(1 / graph.mass) @ sp.csr_matrix((values, local, indptr), shape=shape))
         C.destroy()
@@ -217,10 +215,7 @@ def _gradient(graph: NodeGraph) -> tuple[sp.csr_matrix, ...]:
 
 @dataclass(frozen=True)
 class Quadratic:
-    """E(c) = const + c.A c - 2 b.c, A (n, n), b (n,); `dissipation`: (1/T) iint phi mu |v|^2 where
-
-    it can be told, else 0.
-    """
+    """E(c) = const + c.A c - 2 b.c, A (n, n), b (n,)."""
 
     A: np.ndarray
     b: np.ndarray
@@ -245,7 +240,7 @@ def time_weights(t: np.ndarray) -> np.ndarray:
 
 
 def window(t: np.ndarray, kind: Window) -> tuple[np.ndarray, np.ndarray]:
-    """phi and phi' at the times, (n,) each."""
+    """Phi and phi' at the times, (n,) each."""
     if kind == "ends":
         return np.ones_like(t), np.zeros_like(t)
     T = t[-1] - t[0]
@@ -347,9 +342,7 @@ class _Correction:
             ]  # (n, dim, nodes) each
             GK = np.array(rows)
             self_term = np.zeros((len(s.atoms), int(np.sum(sizes))))
-            ghosts = np.concatenate(
-                [np.arange(first, first + n), _places(comm, graph, sizes)]
-            )
+            ghosts = np.concatenate([np.arange(first, first + n), _places(comm, graph, sizes)])
             for d, matrix in enumerate(G):
                 coo = matrix.tocoo()
                 at = ghosts[coo.col]
@@ -358,7 +351,11 @@ class _Correction:
                         self_term[j], at, graph.mass[coo.row] * coo.data * GK[j][coo.row, d, at]
                     )
             own = slice(first, first + n)
-            kept = (GK, total(comm, self_term)[:, own], self.table[:, np.arange(n), own.start + np.arange(n)])
+            kept = (
+                GK,
+                total(comm, self_term)[:, own],
+                self.table[:, np.arange(n), own.start + np.arange(n)],
+            )
             object.__setattr__(s.bank, "_corrections", kept)
         self.GK, self.self_term, self.diagonal = s.bank._corrections  # type: ignore[attr-defined]
         self.R = np.zeros((n, self.table.shape[2]))

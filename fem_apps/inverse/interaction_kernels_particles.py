@@ -5,9 +5,12 @@ For dX_i = -grad(W * mu_N + V)(X_i) dt + sqrt(2 sigma) dB_i with mu_N = (1/N) su
     A_kl = (1/T) sum_n w_n (1/N) sum_i grad Phi_k(X_i) . grad Phi_l(X_i),
     b_k  = -(1/T) { [e_k(mu_N)]_0^T - sigma sum_n w_n (1/N) sum_i Laplace Phi_k(X_i) },
 
-e_k = (1/2N^2) sum_ij psi_k(|X_i - X_j|) or (1/N) sum_i V_k(X_i): Ito's formula for e_k, so labels are
-not needed (arXiv:2604.02581). Where particles enter or leave it does not hold; there labels give forward
-differences V_i, and -(1/T) sum_n w_n (1/N) sum_i V_i . grad Phi_k(X_i) takes the place of b. Sums over pairs i != j. With N particles A has a bias of order 1/N
+e_k = (1/2N^2) sum_ij psi_k(|X_i - X_j|) or (1/N) sum_i V_k(X_i): Ito's formula for e_k, so labels
+are
+not needed (arXiv:2604.02581). Where particles enter or leave it does not hold; there labels give
+forward
+differences V_i, and -(1/T) sum_n w_n (1/N) sum_i V_i . grad Phi_k(X_i) takes the place of b. Sums
+over pairs i != j. With N particles A has a bias of order 1/N
 from the pairs that a triple sum takes twice; with noise in the paths A and b err by N^(-1/2).
 """
 
@@ -74,7 +77,9 @@ def paths(
     """
     t = np.asarray(t, dtype=float)
     if len(t) < 2:
-        raise CaseError(f"{name}: one snapshot tells nothing of the motion; give at least two times")
+        raise CaseError(
+            f"{name}: one snapshot tells nothing of the motion; give at least two times"
+        )
     if not (np.isfinite(t).all() and all(np.isfinite(p).all() for p in x)):
         raise CaseError(f"{name}: a time or a position is not a finite number")
     if (np.diff(t) <= 0).any():
@@ -92,7 +97,7 @@ def paths(
         n = next(i for i, k in enumerate(counts) if k != counts[0])
         raise CaseError(
             f"{name}: {counts[0]} particles at t = {t[0]:g} and {counts[n]} at t = {t[n]:g}: where "
-            "particles enter or leave, who moved where is needed: name the label's column, or deposit "
+            "particles enter or leave, who moved where is needed: name the label's column, or put "
             "the particles on a mesh (data.deposit = true)"
         )
     marks = None if labels is None else tuple(np.asarray(l) for l in labels)
@@ -223,7 +228,7 @@ def assemble_paths(
 
 
 def steps(data: Paths, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Forward difference quotients (N, dim) at a snapshot, and who is still there at the next (N,)."""
+    """Forward difference quotients (N, dim) at a snapshot, and who is there at the next (N,)."""
     x, dt = data.x[n], data.t[n + 1] - data.t[n]
     if data.labels is None:
         return (data.x[n + 1] - x) / dt, np.ones(len(x), dtype=bool)
@@ -234,7 +239,7 @@ def steps(data: Paths, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _at_zero(slope, r: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def]
-    """psi' with its limit at 0+, which the look-up between 0 and the first point needs."""
+    """Psi' with its limit at 0+, which the look-up between 0 and the first point needs."""
     f = np.asarray(slope(r), dtype=float).copy()
     f[0] = 2 * f[1] - f[2] if abs(f[1]) < 10 * abs(f[2]) + 1e-300 else f[1]
     return f

@@ -26,15 +26,20 @@ class Prediction:
     """What the estimate says of the motion.
 
     Attributes:
-        share: 1 - sum |v + grad Phi|^2 / sum |v|^2 over the fitted steps: the part of the dissipation
+        share: 1 - sum |v + grad Phi|^2 / sum |v|^2 over the fitted steps: the part of the
+        dissipation
             that the estimate explains. None for data without labels or with Brownian noise.
         share_held_out: the same over the time that was not fitted.
-        t, w2, w2_still: times, distance of predicted and seen positions from the first held-out (else
+        share_drift: that of the external potentials alone, fitted without W, over the held-out (else the
+            fitted) time: what W adds is the difference.
+        t, w2, w2_still: times, distance of predicted and seen positions from the first held-out
+        (else
             fitted) time on, and that of positions that stay where they were.
     """
 
     share: float | None
     share_held_out: float | None
+    share_drift: float | None
     t: np.ndarray
     w2: np.ndarray
     w2_still: np.ndarray
@@ -44,6 +49,7 @@ class Prediction:
         return {
             "dissipation_share": self.share,
             "dissipation_share_held_out": self.share_held_out,
+            "dissipation_share_drift": self.share_drift,
             "w2_prediction": float(self.w2[-1]) if len(self.w2) else None,
             "w2_still": float(self.w2_still[-1]) if len(self.w2_still) else None,
         }
@@ -56,9 +62,21 @@ def predict(
     drifts: Sequence[Drift],
     sigma: float,
     data: Data,
+    alone: np.ndarray,
     seed: int,
 ) -> Prediction:
-    """Evaluate an estimate on the fitted and the held-out data. Collective; rank 0 computes."""
+    """Evaluate an estimate on the fitted and the held-out data; rank 0 computes. Collective.
+
+    Args:
+        comm: communicator.
+        atoms: the dictionary.
+        c: coefficients of atoms, then of potentials.
+        drifts: the potentials.
+        sigma: diffusion.
+        data: particles.
+        alone: coefficients of the potentials where they are fitted without W.
+        seed: of Brownian paths.
+    """
 
     def work() -> Prediction:
         K = len(atoms)
@@ -70,13 +88,18 @@ def predict(
                 out -= factor * V(x)[1]
             return out
 
-        share = held = None
+        def drift_alone(x: np.ndarray) -> np.ndarray:
+            return -sum((a * V(x)[1] for a, V in zip(alone, drifts, strict=True)), np.zeros_like(x))
+
+        share = held = drive = None
         if sigma == 0:
             share = _share(data.particles, dW, drift)
             held = _share(data.held_out, dW, drift) if data.held_out else None
+            if drifts:
+                drive = _share(data.held_out or data.particles, np.zeros_like, drift_alone)
         target = (data.held_out or data.particles)[0]
         if target.open:
-            return Prediction(share, held, np.zeros(0), np.zeros(0), np.zeros(0))
+            return Prediction(share, held, drive, np.zeros(0), np.zeros(0), np.zeros(0))
         n = np.unique(np.linspace(0, len(target.t) - 1, TIMES).astype(int))
         rng = np.random.default_rng([seed, 3])
         path = particle_paths(
@@ -86,6 +109,7 @@ def predict(
         return Prediction(
             share,
             held,
+            drive,
             target.t[n],
             np.array([_w2(p, q, rng) for p, q in zip(path, seen, strict=True)]),
             np.array([_w2(seen[0], q, rng) for q in seen]),

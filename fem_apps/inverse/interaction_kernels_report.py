@@ -1,4 +1,4 @@
-"""The report of a kernel-inference case: a page, pictures of W, W' and the flows, and the numbers."""
+"""The report of a kernel-inference case: a page, pictures of W, W' and the flows, numbers."""
 
 from __future__ import annotations
 
@@ -46,9 +46,11 @@ class Report:
         return float(np.quantile(self.distances, SEEN)) if wanted is None else wanted
 
     def on_atoms(self, c: np.ndarray) -> np.ndarray:
-        """Coefficients of the atoms alone, the truth's own atom included, of those of all columns."""
+        """Coefficients of the atoms, the truth's own one included, from those of all columns."""
         dictionary = sum(a.name != "truth" for a in self.atoms)
-        return np.concatenate([c[..., :dictionary], np.zeros((*c.shape[:-1], len(self.atoms) - dictionary))], axis=-1)
+        return np.concatenate(
+            [c[..., :dictionary], np.zeros((*c.shape[:-1], len(self.atoms) - dictionary))], axis=-1
+        )
 
     @cached_property
     def explained(self) -> float:
@@ -251,5 +253,11 @@ def _distance_figure(report: Report) -> Any:
         axis.plot(p.t, p.w2_still, "--", color="0.5", label="standing still to seen")
     axis.set(xlabel="$t$", ylabel="2-Wasserstein distance")
     if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize=7, title="dashed: stability bound" if report.truth is not None and report.comparisons else None, title_fontsize=7)
+        axis.legend(
+            fontsize=7,
+            title="dashed: stability bound"
+            if report.truth is not None and report.comparisons
+            else None,
+            title_fontsize=7,
+        )
     return figure

@@ -22,6 +22,7 @@ from fem_apps.inverse.interaction_kernels_functional import Known, Setting
 from fem_apps.inverse.interaction_kernels_predict import Prediction, predict
 from fem_apps.inverse.interaction_kernels_report import Report, write_report
 from fem_apps.inverse.interaction_kernels_sources import Data, load, nodal
+from fem_apps.inverse.interaction_kernels_sparse import refit
 from fem_apps.inverse.interaction_kernels_verify import (
     Comparison,
     Flows,
@@ -83,10 +84,7 @@ def run_case(case: Case, run: Run) -> dict[str, object]:
     with run.phase("verification"):
         comparisons = _verify(case, run, data, s, known, loaded, seen, found)
     distances = np.concatenate(
-        [
-            pair_distances(density_points(graph, d), len(d.t), case.seed)
-            for d in seen
-        ]
+        [pair_distances(density_points(graph, d), len(d.t), case.seed) for d in seen]
     )
     report = Report(
         case, [*atoms, *loaded.extra], names, found, loaded.truth, distances, comparisons, None
@@ -208,7 +206,9 @@ def _particles(
         )
     with run.phase("verification"):
         run.progress.update(0.85, "prediction")
-        prediction = predict(run.comm, atoms, found.c, drifts, sigma, loaded, case.seed)
+        K = len(atoms)
+        alone = refit(found.form.A, found.form.b, range(K, K + len(drifts))).c[K:]
+        prediction = predict(run.comm, atoms, found.c, drifts, sigma, loaded, alone, case.seed)
 
     def points(n: int, rng: np.random.Generator) -> np.ndarray:
         return rng.permuted(loaded.particles[0].x[n], axis=0)
@@ -284,9 +284,7 @@ def _finish(run: Run, graph: NodeGraph, report: Report) -> dict[str, object]:
         before = kernel_error(atoms, first, truth, radius, report.distances)
         metrics["kernel_error"], metrics["kernel_error_weighted"] = e.plain, e.weighted
         metrics["kernel_error_functional"] = before.plain
-        metrics["support_exact"] = bool(
-            set(np.flatnonzero(c)) == set(np.flatnonzero(truth))
-        )
+        metrics["support_exact"] = bool(set(np.flatnonzero(c)) == set(np.flatnonzero(truth)))
     trained = [q for q in report.comparisons if q.data is not None]
     new = [q for q in report.comparisons if q.data is None]
     comm = run.comm
@@ -307,8 +305,16 @@ def _finish(run: Run, graph: NodeGraph, report: Report) -> dict[str, object]:
     if any("truth" in q.energy for q in report.comparisons):
         metrics["energy_error"] = largest(
             comm,
-            [q.energy["estimate"] - q.energy["truth"] for q in report.comparisons if "truth" in q.energy]
-            + [q.energy["truth"] - q.energy["estimate"] for q in report.comparisons if "truth" in q.energy],
+            [
+                q.energy["estimate"] - q.energy["truth"]
+                for q in report.comparisons
+                if "truth" in q.energy
+            ]
+            + [
+                q.energy["truth"] - q.energy["estimate"]
+                for q in report.comparisons
+                if "truth" in q.energy
+            ],
         )
     prediction: Prediction | None = report.prediction
     if prediction is not None:
@@ -336,4 +342,3 @@ def _finish(run: Run, graph: NodeGraph, report: Report) -> dict[str, object]:
         write_report(run, graph, report, metrics)
     run.progress.update(1.0, "done")
     return metrics
-

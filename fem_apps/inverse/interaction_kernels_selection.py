@@ -1,12 +1,14 @@
 """The size of a support and how sure it is: information criterion, stability under resampled noise.
 
-`candidates` runs PartInv at several sizes (as its source advises: a few times the support), subspace
+`candidates` runs PartInv at several sizes (as its source advises: a few times the support),
+subspace
 pursuit and swap descent, and tries all small subsets where they are few enough. The ladder of
 least costs by size is then cut
 
 * by the extended Bayesian information criterion (Chen & Chen 2008) where the form is a likelihood,
   and then by the share of resamples in which the support is the best of its size;
-* else by stability: the largest support that comes back in most of the forms of resampled noise, all
+* else by stability: the largest support that comes back in most of the forms of resampled noise,
+all
   of whose coefficients are well above their spread, and that lowers the cost by more than a trace.
 """
 
@@ -25,7 +27,8 @@ from fem_apps.inverse.interaction_kernels_sparse import Fit
 
 # Sizes that PartInv keeps; all subsets are tried up to this number of them.
 KEPT, ALL_SUBSETS = (4, 8, 12, 16), 20_000
-# Share of the resamples that have to agree; coefficient over spread; least relative gain of an atom.
+# Share of the resamples that have to agree; coefficient over spread; least relative gain of an
+# atom.
 AGREE, SIGNIFICANT, TRACE = 0.6, 3.0, 1e-3
 # Share of the resamples of a likelihood, whose noise is that of the data once, not twice.
 CERTAIN = 0.9
@@ -75,10 +78,12 @@ def ladder(A: np.ndarray, b: np.ndarray, largest: int) -> list[Fit]:
 
 
 def by_criterion(steps: Sequence[Fit], columns: int, count: int) -> Fit:
-    """Least cost + s log(count) + 2 log binomial(columns, s): extended BIC, cost = chi^2 + const."""
+    """Least cost + s log(count) + 2 log binomial(columns, s): extended BIC, cost = chi^2."""
     return min(
         steps,
-        key=lambda f: f.cost + len(f.support) * log(count) + 2 * _log_binomial(columns, len(f.support)),
+        key=lambda f: (
+            f.cost + len(f.support) * log(count) + 2 * _log_binomial(columns, len(f.support))
+        ),
     )
 
 
@@ -91,7 +96,8 @@ def from_likelihood(
 ) -> Selected:
     """Support by extended BIC, made smaller until it is the best of its size in most resamples.
 
-    Resamples are g* = g + F^(1/2) e, whose covariance is the Fisher information F: an atom that only
+    Resamples are g* = g + F^(1/2) e, whose covariance is the Fisher information F: an atom that
+    only
     fits the discretisation error of the forward solution has rivals that do so as well.
     """
     steps = ladder(F, g, largest)
@@ -143,10 +149,12 @@ def from_resamples(form: Quadratic, others: Sequence[Quadratic], largest: int) -
 def tikhonov(
     A: np.ndarray, b: np.ndarray, B: np.ndarray, lambdas: int = 60
 ) -> tuple[np.ndarray, float]:
-    """c = (A + lambda B)^-1 b with lambda at the corner of the L-curve.
+    """C = (A + lambda B)^-1 b with lambda at the corner of the L-curve.
 
-    The corner is where (log |Phi c - u|, log c.B c), Phi^T Phi = A, Phi^T u = b, has the largest signed
-    curvature, over log-spaced lambdas from 1e-10 to 1 times trace A / trace B (Hansen 1992; Lang & Lu
+    The corner is where (log |Phi c - u|, log c.B c), Phi^T Phi = A, Phi^T u = b, has the largest
+    signed
+    curvature, over log-spaced lambdas from 1e-10 to 1 times trace A / trace B (Hansen 1992; Lang &
+    Lu
     2020, arXiv:2010.15694).
 
     Args:

@@ -1,6 +1,6 @@
-"""Where the data of a kernel-inference case come from: simulations, run folders, arrays, pictures,
+"""Where the data come from: simulations, run folders, arrays, pictures, particle trajectories.
 
-particle trajectories. Densities end as `Snapshots` on the case's nodes, particles as `Paths`.
+Densities end as `Snapshots` on the case's nodes, particles as `Paths`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ from fem_apps.meshing import MeshCase, MeshData
 from fem_apps.mpi import on_rank_zero
 from fem_apps.problems import aggregation_diffusion as ad
 from fem_apps.problems.data_files import interpolate_scattered, read_picture
-from fem_apps.problems.free_energy import Diffusion
 
 
 class Simulation(Table):
@@ -116,12 +115,13 @@ class Trajectories(Table):
         ("t", "x"), min_length=2, max_length=4, description="names of the time and coordinates"
     )
     label: str | None = Field(
-        None, description="name of the column that says who is who; needed where particles enter or leave"
+        None,
+        description="column that says who is who; needed where particles enter or leave",
     )
     rate: float = Field(1.0, gt=0, description="times are divided by this: frames a unit of time")
     deposit: bool = Field(
         False,
-        description="true: deposit on the mesh, conservatively; false: the empirical measure itself",
+        description="true: deposit on the mesh, conservatively; false: the empirical measure",
     )
     train: float = Field(
         1.0, gt=0, le=1, description="share of the time that is fitted; the rest is predicted"
@@ -191,7 +191,7 @@ def densities(
         times: increasing.
         tolerance: local error of a step, relative.
     """
-    problem = ad.Problem(known.diffusion, tuple(kernels), potential_of)
+    problem = ad.Problem(known.diffusion, list(kernels), potential_of)  # type: ignore[arg-type]
     s = ad.set_up(data, problem, "1", tolerance=tolerance)
     state = s.solver.start(0.0, np.maximum(rho0, 0.0))
     yield state
@@ -219,14 +219,19 @@ def load(
     """Data of a case. Collective.
 
     Raises:
-        CaseError: files that cannot be read or say nothing, an unknown atom, a solver that does not fit.
+        CaseError: files that cannot be read or say nothing, an unknown atom, a solver that does
+        not fit.
     """
     comm = graph.comm
     match source:
         case Simulation():
-            return _simulate(source, atoms, known, potential_of, data, graph, folder, seed, progress)
+            return _simulate(
+                source, atoms, known, potential_of, data, graph, folder, seed, progress
+            )
         case Arrays(files=files):
-            found = [on_rank_zero(comm, _read_arrays, _file(folder, f), graph.x.shape[1]) for f in files]
+            found = [
+                on_rank_zero(comm, _read_arrays, _file(folder, f), graph.x.shape[1]) for f in files
+            ]
             return Data(
                 [
                     snapshots(graph, t, _onto(graph, x, rho), f.name)
@@ -236,7 +241,9 @@ def load(
         case RunFolders(folders=folders):
             out = []
             for f in folders:
-                t, x, rho = on_rank_zero(comm, _read_frames, (folder / f).resolve(), graph.x.shape[1])
+                t, x, rho = on_rank_zero(
+                    comm, _read_frames, (folder / f).resolve(), graph.x.shape[1]
+                )
                 out.append(snapshots(graph, t, _onto(graph, x, rho), f.name))
             return Data(out)
         case Images():
@@ -353,11 +360,15 @@ def _trajectories(source: Trajectories, graph: NodeGraph, folder: Path) -> Data:
         )
     out = Data()
     for f in source.files:
-        whole = on_rank_zero(comm, read_paths, _file(folder, f), source.columns, source.rate, source.label)
+        whole = on_rank_zero(
+            comm, read_paths, _file(folder, f), source.columns, source.rate, source.label
+        )
         cut = whole.t[0] + source.train * (whole.t[-1] - whole.t[0])
         n = int(np.searchsorted(whole.t, cut * (1 + 1e-12), side="right"))
         if n < 2:
-            raise CaseError(f"{whole.name}: data.train = {source.train:g} leaves less than two times")
+            raise CaseError(
+                f"{whole.name}: data.train = {source.train:g} leaves less than two times"
+            )
         fitted = whole.between(0, n)
         if source.deposit:
             rho = np.array([deposit(graph, p) for p in fitted.x])
@@ -392,7 +403,9 @@ def _onto(graph: NodeGraph, x: np.ndarray, rho: np.ndarray) -> np.ndarray:
 def _file(folder: Path, name: Path) -> Path:
     found = (folder / name).resolve()
     if not found.is_file():
-        raise CaseError(f"no file {found} (the case names {str(name)!r}, relative to its own folder)")
+        raise CaseError(
+            f"no file {found} (the case names {str(name)!r}, relative to its own folder)"
+        )
     return found
 
 
@@ -422,6 +435,6 @@ def _read_frames(folder: Path, dim: int) -> tuple[np.ndarray, np.ndarray, np.nda
         frames: Any = read_frames(folder / "frames.npz")
     except CaseError as e:
         raise CaseError(
-            f"{folder}: {e}; run the case with output.pictures = true and output.frames of 60 or less"
+            f"{folder}: {e}; run the case with output.pictures = true and at most 60 frames"
         ) from None
     return frames.times, frames.points[:, :dim].astype(float), frames.values.astype(float)

@@ -8,13 +8,14 @@ Q^T b (`square_root`); columns of Phi are normalised before any selection. All s
   kernels by Carrillo, Estrada-Rodriguez, Mikolas & Tang 2024, arXiv:2402.06355). The kept block is
   inverted exactly, and its coefficients compete with the correlations of the residual outside.
 * `subspace_pursuit` (Dai & Milenkovic 2009, arXiv:0803.0811), `matching_pursuit` (OMP).
-* `best_subset`: exhaustive, for small supports; `swap_descent` improves any support by single swaps.
+* `best_subset`: exhaustive, for small supports; `swap_descent` improves any support by single
+swaps.
 * `sequential_thresholding` (Brunton, Proctor & Kutz 2016), `lasso` (scikit-learn's path, refitted).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
@@ -42,7 +43,7 @@ class Fit:
     cost: float
 
 
-def refit(A: np.ndarray, b: np.ndarray, support: Sequence[int]) -> Fit:
+def refit(A: np.ndarray, b: np.ndarray, support: Iterable[int]) -> Fit:
     """Least squares on a support, (n, n), (n,) -> Fit; columns scaled, rank-deficiency cut off."""
     s = sorted(int(i) for i in support)
     c = np.zeros(len(b))
@@ -66,6 +67,11 @@ def normalised(Phi: np.ndarray) -> np.ndarray:
     return Phi / np.maximum(np.linalg.norm(Phi, axis=0), 1e-300)
 
 
+def _largest(x: np.ndarray, size: int) -> tuple[int, ...]:
+    """Places of the entries of largest absolute value, sorted."""
+    return tuple(sorted(int(k) for k in np.argsort(-np.abs(x))[:size]))
+
+
 def partial_inversion(
     Phi: np.ndarray, u: np.ndarray, size: int, iterations: int = 50
 ) -> tuple[int, ...]:
@@ -82,21 +88,21 @@ def partial_inversion(
     """
     P = normalised(Phi)
     size = min(size, *P.shape)
-    kept = tuple(sorted(np.argsort(-np.abs(P.T @ u))[:size].tolist()))
+    kept = _largest(P.T @ u, size)
     best, least, seen = kept, np.inf, set()
     for _ in range(iterations):
         if kept in seen:
             break
         seen.add(kept)
         x = np.zeros(P.shape[1])
-        x[list(kept)] = np.linalg.lstsq(P[:, kept], u, rcond=None)[0]
+        x[list(kept)] = np.linalg.lstsq(P[:, list(kept)], u, rcond=None)[0]
         r = u - P @ x
         if r @ r < least:
             best, least = kept, float(r @ r)
         outside = np.ones(P.shape[1], dtype=bool)
         outside[list(kept)] = False
         x[outside] = P[:, outside].T @ r
-        kept = tuple(sorted(np.argsort(-np.abs(x))[:size].tolist()))
+        kept = _largest(x, size)
     return best
 
 
@@ -116,7 +122,7 @@ def subspace_pursuit(
         if residual @ residual >= r @ r * (1 - 1e-12):
             break
         kept, r = new, residual
-    return tuple(sorted(kept.tolist()))
+    return tuple(sorted(int(k) for k in kept))
 
 
 def matching_pursuit(Phi: np.ndarray, u: np.ndarray, size: int) -> tuple[int, ...]:
@@ -205,4 +211,4 @@ def lasso(A: np.ndarray, b: np.ndarray, size: int) -> Fit:
     counts = (path != 0).sum(axis=0)
     fitting = np.flatnonzero(counts <= size)
     at = fitting[np.argmax(counts[fitting])]
-    return refit(A, b, np.flatnonzero(path[:, at]))
+    return refit(A, b, [int(k) for k in np.flatnonzero(path[:, at])])

@@ -8,7 +8,8 @@ likelihood is
     chi^2(c) = sum (y - rho - S (c - c_0) - R a)^2 / (s^2 rho^2 + 9 delta^2),   least over a,
 
 a quadratic form again, F and g: sparse solvers apply as they do to the error functional, the
-Bayesian information criterion chooses the size of the support, and F is the Fisher information, from
+Bayesian information criterion chooses the size of the support, and F is the Fisher information,
+from
 which come the band and resamples. delta is the difference of solutions on the data's cells and
 on cells half as wide: where the forward solution is not resolved, data do not count. It is started
 from the error functional's estimate; it needs no derivative of the data and no debiasing.
@@ -203,7 +204,9 @@ def likelihood(
     tables = np.array([_table(a, c) for a in atoms])
     K, V0 = np.tensordot(coefficients, tables, 1), V(c.centre)
     used = np.flatnonzero(coefficients)
-    K_fine = sum((coefficients[j] * _table(atoms[j], fine) for j in used), 0 * _table(atoms[0], fine))
+    K_fine = sum(
+        (coefficients[j] * _table(atoms[j], fine) for j in used), 0 * _table(atoms[0], fine)
+    )
     n_atoms = len(atoms)
     B = _splines(c, NUISANCE) if noise > 1e-3 else np.zeros((0, len(c.width)))
     F, g, const, count = np.zeros((n_atoms, n_atoms)), np.zeros(n_atoms), 0.0, 0
@@ -229,7 +232,9 @@ def likelihood(
         sharp = sharp.reshape(len(one.t), -1, 2).mean(axis=2)
         gap = DISTRUST * (sharp - coarse)
         w = 1 / np.sqrt((noise * sharp) ** 2 + gap**2 + (ROUNDING * sharp.max()) ** 2)
-        S = ((runs[..., 1:] - coarse[..., None]) / STEP * w[..., None]).reshape(-1, n_atoms + len(B))
+        S = ((runs[..., 1:] - coarse[..., None]) / STEP * w[..., None]).reshape(
+            -1, n_atoms + len(B)
+        )
         r = ((one.y - sharp) * w).ravel()
         S, R = S[:, :n_atoms], S[:, n_atoms:]
         # r - S (c - c_0) - R a: eliminate a
@@ -268,6 +273,13 @@ def fit_trajectories(
     """Gauss-Newton: form, choose a support, start again from it, until nothing changes.
 
     Args:
+        c: cells of the data.
+        atoms: the dictionary.
+        diffusion: known terms of H.
+        V: known external potential.
+        data: data sets.
+        start: first estimate of the coefficients.
+        noise: relative standard deviation s.
         choose: the sparse minimiser of a form.
         iterations: limit.
 

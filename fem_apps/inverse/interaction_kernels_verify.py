@@ -36,7 +36,8 @@ class Comparison:
         data: what was seen at these times (None beyond).
         w2: distance of estimate and truth.
         w2_bound: its bound; infinite where the energy is not lambda-convex.
-        w2_plain: int_0^t |grad (W - What) * mu_s| ds, the bound at lambda = 0; it is T sqrt(E) at most.
+        w2_plain: int_0^t |grad (W - What) * mu_s| ds, the bound at lambda = 0; it is T sqrt(E) at
+        most.
         w2_data: distance of estimate and data, NaN where there are none.
         w2_noise: distance of the data from the true flow: what noise alone makes of w2_data.
         energy: energy of the estimate's flow, from 0 on, and of the truth's.
@@ -116,14 +117,14 @@ def compare(
         limit = bound(t, gap, lambda_of(s, c))
     if seen is not None:
         near = [int(np.argmin(np.abs(seen.t - seen.t[0] - u))) for u in t]
-        there = np.array([abs(seen.t[k] - seen.t[0] - u) < 1e-9 for k, u in zip(near, t, strict=True)])
+        there = np.array(
+            [abs(seen.t[k] - seen.t[0] - u) < 1e-9 for k, u in zip(near, t, strict=True)]
+        )
         data = seen.rho[near]
         w2_data = np.where(there, _distances(s.graph, estimate, data), np.nan)
         if known is not None:
             w2_noise = np.where(there, _distances(s.graph, known, data), np.nan)
-    return Comparison(
-        name, t, known, estimate, data, w2, limit, plain, w2_data, w2_noise, energies
-    )
+    return Comparison(name, t, known, estimate, data, w2, limit, plain, w2_data, w2_noise, energies)
 
 
 def force_gap(s: Setting, rho: np.ndarray, difference: np.ndarray) -> float:
@@ -202,7 +203,8 @@ def kernel_error(
     d = distances[distances > 0]
 
     def relative(x: np.ndarray) -> float:
-        return float(np.linalg.norm(dW(x) - exact(x)) / max(np.linalg.norm(exact(x)), 1e-300))
+        size = float(np.linalg.norm(exact(x)))
+        return float(np.linalg.norm(dW(x) - exact(x))) / max(size, 1e-300)
 
     return KernelError(relative(r), relative(d))
 

@@ -35,7 +35,7 @@ def test_partial_inversion_and_pursuit_recover_incoherent_supports():
 
 
 def test_partial_inversion_under_coherence_needs_more_columns():
-    """At mutual coherence .95 it fails with the size of the support and succeeds with four times it."""
+    """At coherence .95 it fails with the size of the support and succeeds with four times it."""
     few = rate(lambda P, u: sparse.partial_inversion(P, u, 5), 3.0)
     many = rate(lambda P, u: sparse.partial_inversion(P, u, 20), 3.0)
     assert many >= 0.95
