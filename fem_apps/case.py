@@ -64,6 +64,10 @@ KINDS: dict[str, Kind] = {
         "fem_apps.problems.aggregation_diffusion",
         "d_t rho = div(rho grad(H'(rho) + V + W*rho)): gradient flow of a density, structure kept",
     ),
+    "kernel-inference": Kind(
+        "fem_apps.inverse.interaction_kernels",
+        "which interaction potential W explains noisy densities or particle paths",
+    ),
 }
 
 
