@@ -14,6 +14,7 @@ take on a record of 10,000 rows.
 
 from measure import arguments, seconds  # isort: skip  sets the thread counts
 
+import argparse
 import os
 import resource
 import subprocess
@@ -81,6 +82,40 @@ def bare(case: Path, scratch: Path, n: int) -> tuple[float, float, list[float]]:
     begun, cpu = time.perf_counter(), time.process_time()
     energies = [solve(c) for c in cases]
     return time.perf_counter() - begun, time.process_time() - cpu, energies
+
+
+def inside(folder: Path, n: int) -> None:
+    """A sweep in this MPI program: CPU of its ranks outside `run` over CPU inside; prints it on rank 0."""
+    from mpi4py import MPI
+
+    from fem_apps.case import application, read
+    from fem_apps.sweep.plan import make_plan
+    from fem_apps.sweep.run import run_sweep
+
+    comm = MPI.COMM_WORLD
+    module, spent = application("aggregation-diffusion"), [0.0]
+    run = module.run
+
+    def timed(case: Any, handle: Any) -> Any:
+        begun = time.thread_time()
+        try:
+            return run(case, handle)
+        finally:
+            spent[0] += time.thread_time() - begun
+
+    module.run = timed
+    comm.barrier()
+    begun = time.process_time()
+    run_sweep(
+        comm, make_plan(read(folder / "case.toml"), [f"{KEY}=0.1:0.2:{n}"]), folder / "inside"
+    )
+    total, solving = comm.allreduce(time.process_time() - begun), comm.allreduce(spent[0])
+    if comm.rank == 0:
+        print(
+            f"B overhead inside the ranks, {n} cases on {comm.size} ranks: `run` {1e3 * solving / n:.1f} ms CPU a case, "
+            f"all else {1e3 * (total - solving) / n:.1f} ms: {100 * (total / solving - 1):.1f} % | load {os.getloadavg()[0]:.1f}",
+            flush=True,
+        )
 
 
 def throughput(scratch: Path, n: int, few: int, h: float) -> None:
@@ -178,11 +213,17 @@ def large_record(scratch: Path, n: int) -> None:
 
 
 if __name__ == "__main__":
+    more: dict[str, dict[str, object]] = {"inside": {"type": Path, "help": argparse.SUPPRESS}}
     given = arguments(
-        __doc__, cases={"type": int, "default": 1000}, h={"type": float, "default": 0.06}
+        __doc__, **more, cases={"type": int, "default": 1000}, h={"type": float, "default": 0.06}
     )
+    if given.inside is not None:
+        inside(given.inside, given.cases)
+        sys.exit()
+    n, few = (20, 2) if given.small else (given.cases, 10)
     with tempfile.TemporaryDirectory() as folder:
         large_record(Path(folder), 100 if given.small else 10_000)
-        throughput(
-            Path(folder), 20 if given.small else given.cases, 2 if given.small else 10, given.h
-        )
+        (Path(folder) / "case.toml").write_text(CASE.format(h=given.h))
+        words = [sys.executable, __file__, "--inside", folder, "--cases", str(n)]
+        subprocess.run(["mpirun", "-n", "2", *words], check=True)
+        throughput(Path(folder), n, few, given.h)
