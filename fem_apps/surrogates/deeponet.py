@@ -57,19 +57,19 @@ class SIMONet(eqx.Module):
         skip: linear map added to the branch, or None.
         bias: b_j0, shape (K,).
         input_shift, input_scale, output_shift, output_scale, point_shift, point_scale: affine maps
-            to and from the units of the data; numpy, so that no optimiser takes them for weights.
+            to and from the units of the data; static, so that no optimiser takes them for weights.
     """
 
     branch: eqx.nn.MLP
     trunk: eqx.nn.MLP
     skip: eqx.nn.Linear | None
     bias: jax.Array
-    input_shift: np.ndarray
-    input_scale: np.ndarray
-    point_shift: np.ndarray
-    point_scale: np.ndarray
-    output_shift: np.ndarray
-    output_scale: np.ndarray
+    input_shift: float = eqx.field(static=True)
+    input_scale: float = eqx.field(static=True)
+    point_shift: tuple[float, ...] = eqx.field(static=True)
+    point_scale: tuple[float, ...] = eqx.field(static=True)
+    output_shift: float = eqx.field(static=True)
+    output_scale: float = eqx.field(static=True)
     heads: int = eqx.field(static=True)
     basis: int = eqx.field(static=True)
 
@@ -83,7 +83,9 @@ class SIMONet(eqx.Module):
 
     def functions(self, y: jax.Array) -> jax.Array:
         """The trunk's functions at points, shape (q, d) -> (q, p)."""
-        return jax.vmap(self.trunk)((y - self.point_shift) / self.point_scale)
+        return jax.vmap(self.trunk)(
+            (y - np.array(self.point_shift, y.dtype)) / np.array(self.point_scale, y.dtype)
+        )
 
     def combine(self, b: jax.Array, t: jax.Array) -> jax.Array:
         """Values of coefficients (n, K, p) and trunk functions (q, p): shape (n, K, q)."""
@@ -127,21 +129,18 @@ def simonet(
         _glorot(net, k) for net, k in zip((branch, trunk, skip), keys[2:], strict=True)
     )
     low, high = points.min(axis=0), points.max(axis=0)
-
-    def f32(a: Any) -> np.ndarray:
-        return np.asarray(a, dtype=np.float32)
-
+    half = np.where(high > low, (high - low) / 2, 1.0)
     return SIMONet(
         branch,
         trunk,
         skip,
         jnp.zeros(heads, dtype=jnp.float32),
-        f32(sensors.mean()),
-        f32(sensors.std() or 1.0),
-        f32((low + high) / 2),
-        f32(np.where(high > low, (high - low) / 2, 1.0)),
-        f32(values.mean()),
-        f32(values.std() or 1.0),
+        float(sensors.mean()),
+        float(sensors.std()) or 1.0,
+        tuple(map(float, (low + high) / 2)),
+        tuple(map(float, half)),
+        float(values.mean()),
+        float(values.std()) or 1.0,
         heads,
         architecture.basis,
     )
