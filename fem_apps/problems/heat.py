@@ -94,13 +94,24 @@ class Heat:
 
     def final(self, p0: np.ndarray, v: np.ndarray | None) -> np.ndarray:
         """(y(T), phi_i), shape (n,). Collective."""
-        for _, p in self.march(p0, v):
-            pass
+        p = p0
+        for _, state in self.march(p0, v):
+            p = state
         return p
 
     def act(self, v: np.ndarray) -> np.ndarray:
         """(y(T), phi_i) of the control v, shape (N, c), from y0 = 0. Collective."""
         return self.final(np.zeros(len(self.s.free)), v)
+
+    def march_adjoint(self, phi: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Yield (n, lambda, q), n = N-1..0: duals of p^{n+1} and, times -dt, of its change."""
+        lam, later = phi, np.zeros_like(phi)
+        for n in reversed(range(self.steps)):
+            second = self.scheme == "bdf2" and n > 0
+            q = -(2 * self.dt / 3 if second else self.dt) * self._S(self.s.K(lam))
+            yield n, lam, q
+            c = lam + q
+            lam, later = (later + 4 * c / 3, -c / 3) if second else (later + c, np.zeros_like(c))
 
     def observe(self, phi: np.ndarray) -> np.ndarray:
         """The transpose of `act`: F, shape (N, c), with act(v) . phi = sum_n dt v^n . F^n.
@@ -109,17 +120,23 @@ class Heat:
         """
         F = np.empty((self.steps, len(self.s.control)))
         implicit = self.theta * self.dt
-        lam, later = phi, np.zeros_like(phi)
-        for n in reversed(range(self.steps)):
-            second = self.scheme == "bdf2" and n > 0
-            dt = 2 * self.dt / 3 if second else self.dt
-            q = -dt * self._S(self.s.K(lam))
+        for n, lam, q in self.march_adjoint(phi):
+            dt = 2 * self.dt / 3 if self.scheme == "bdf2" and n > 0 else self.dt
             F[n] = dt * self._source_T(lam) + implicit * self._source_T(q)
             if self.s.M_C is not None:
                 F[n] -= self.s.M_C(q)
-            c = lam + q
-            lam, later = (later + 4 * c / 3, -c / 3) if second else (later + c, np.zeros_like(c))
         return F / self.dt
+
+    def control(self, phi: np.ndarray) -> np.ndarray:
+        """N^{-1} F, shape (N, c): the control that the adjoint of phi gives. Collective."""
+        if self.s.B is None:
+            return np.stack([self.s.N_inverse(F) for F in self.observe(phi)])
+        at = np.searchsorted(self.s.free, self.s.control)
+        v = np.empty((self.steps, len(at)))
+        for n, lam, q in self.march_adjoint(phi):
+            dt = 2 / 3 if self.scheme == "bdf2" and n > 0 else 1.0
+            v[n] = dt * lam[at] + self.theta * q[at]
+        return v
 
     def values(self, p: np.ndarray, v: np.ndarray | None) -> np.ndarray:
         """Nodal values of the moments p, with the boundary value v. Collective."""

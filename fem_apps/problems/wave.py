@@ -1,23 +1,28 @@
 """The wave equation with a control, and its exact discrete adjoint.
 
-    y_tt = div(c^2 grad y) - r y [+ chi v],   (y, y_t)(0) = (y0, y1),   y = 0 or y = v on the boundary
+    y_tt = div(c^2 grad y) - r y [+ chi v],    (y, y_t)(0) = (y0, y1),
+    y = 0, or y = v, on the boundary
 
 P1 in space, Newmark's two-step scheme in time (gamma = 1/2), S = M + beta dt^2 K:
 
-    S (phi^{n+1} - 2 phi^n + phi^{n-1}) = -dt^2 K phi^n,    phi^1 = phi^0 + dt e1 - dt^2/2 S^{-1} K phi^0.
+    S (phi^{n+1} - 2 phi^n + phi^{n-1}) = -dt^2 K phi^n,
+    phi^0 = e0,   phi^1 = e0 + dt e1 - dt^2/2 S^{-1} K e0.
 
-beta = 1/4: the midpoint (one-stage Gauss) rule, unconditionally stable; beta = 1/12: of fourth order
-(Fox-Goodwin); beta = 0 with lumped mass: leapfrog, explicit, dt <= 2/sqrt(lambda_max(M^{-1} K)). All
-are symmetric in time. The adjoint phi is observed by the functionals
+beta = 1/4: the midpoint (one-stage Gauss) rule, unconditionally stable; beta = 1/12: of fourth
+order (Fox-Goodwin); beta = 0 with lumped mass: leapfrog, dt <= 2/sqrt(lambda_max(M^{-1} K)). All
+are symmetric in time. The adjoint phi is observed by the functionals F^n = D phi^n,
 
-    F^n = K_CI phi^n - S_CI S^{-1} K phi^n    (the variational flux int phi_tt w + c^2 grad phi . grad w),
-    F^n = -B phi^n                            (interior),
+    F^n = K_CI phi^n - S_CI S^{-1} K phi^n     (boundary: int phi_tt w + c^2 grad phi . grad w),
+    F^n = -B phi^n                             (interior).
 
-F^n = D phi^n in short. The controlled state moves by its moments w = S_II y + S_IC v,
-w^{n+1} - 2 w^n + w^{n-1} = -dt^2 (K S^{-1} w^n + D^T v^n), which is the transpose: with
-q = ((y1, phi_i), (y0, phi_i)) before, and zero after,
+The first is the variational flux (Glowinski, Li, Lions 1990), which keeps the order that the
+gradient of P1 loses. The controlled state moves by its moments w = S_II y + S_IC v,
 
-    q1 . e0 - q0 . e1 = sum_n dt w_n v^n . F^n,   w_n = 1, 1/2 at both ends       for all e = (e0, e1).
+    w^{n+1} - 2 w^n + w^{n-1} = -dt^2 (K S^{-1} w^n + D^T v^n),
+
+which is the transpose: from q = ((y1, phi_i), (y0, phi_i)) to rest, with w_n = 1, 1/2 at both ends,
+
+    q1 . e0 - q0 . e1 = sum_n dt w_n v^n . F^n     for all e = (e0, e1).
 """
 
 from __future__ import annotations
@@ -101,6 +106,13 @@ class Wave:
         for n, (phi, a) in enumerate(self.march_adjoint(e[0], e[1])):
             F[n] = self._observe(phi, a)
         return F
+
+    def control(self, e: np.ndarray) -> np.ndarray:
+        """N^{-1} F, shape (N + 1, c): the control that the adjoint of e gives. Collective."""
+        if self.s.B is None:
+            return np.stack([self.s.N_inverse(F) for F in self.observe(e)])
+        at = np.searchsorted(self.s.free, self.s.control)
+        return np.stack([-phi[at] for phi, _ in self.march_adjoint(e[0], e[1])])
 
     def act(self, v: np.ndarray) -> np.ndarray:
         """The transpose of `observe`: (q1, -q0), shape (2, n), that the control v brings to rest.
