@@ -25,7 +25,7 @@ from petsc4py import PETSc
 
 from fem_apps.errors import CaseError
 from fem_apps.fem.expressions import parse
-from fem_apps.fem.solvers import factorised, solve
+from fem_apps.fem.solvers import default_options, factorised, set_options, solve
 from fem_apps.meshing import MeshData
 
 Mass = Literal["consistent", "lumped", "mixed"]
@@ -62,11 +62,24 @@ class Matrix:
 class Inverse:
     """b -> A^{-1} b on plain arrays: factorised once; a division where A is diagonal."""
 
-    def __init__(self, A: PETSc.Mat, what: str, *, diagonal: bool = False) -> None:
+    def __init__(
+        self, A: PETSc.Mat, what: str, *, diagonal: bool = False, narrow: bool = False
+    ) -> None:
         self._what, self._b = what, A.createVecLeft()
         self._diagonal: np.ndarray | None = None
         if diagonal:
             self._diagonal = A.getDiagonal().array_r.copy()
+        elif narrow:
+            # PETSc's own factorisation of a band costs a few microseconds, MUMPS a hundred
+            self._x = A.createVecRight()
+            A.setOption(PETSc.Mat.Option.SPD, True)
+            self.ksp = PETSc.KSP().create(A.comm)
+            self.ksp.setOperators(A)
+            inner = "pc_type" if A.comm.size == 1 else "redundant_pc_type"
+            outer = {} if A.comm.size == 1 else {"pc_type": "redundant"}
+            with default_options({inner: "cholesky", **outer}, "control_"):
+                set_options(self.ksp, {"ksp_type": "preonly"}, "control_")
+                self.ksp.setUp()
         else:
             self._x = A.createVecRight()
             self.ksp = factorised(A, spd=True, prefix="control_")
@@ -135,12 +148,17 @@ class Split:
         A.axpy(beta, K.mat, PETSc.Mat.Structure.DIFFERENT_NONZERO_PATTERN)
         return Matrix(A)
 
+    def factor(self, A: Matrix, what: str, *, diagonal: bool = False) -> Inverse:
+        """The inverse of a matrix of this mesh."""
+        narrow = self.V.mesh.topology.dim == 1
+        return Inverse(A.mat, what, diagonal=diagonal, narrow=narrow)
+
     def inverse(self, name: Literal["M", "K"]) -> Inverse:
         """M^{-1} or K^{-1}, factorised when first asked for."""
         if name not in self._inverses:
             A = self.M if name == "M" else self.K
-            self._inverses[name] = Inverse(
-                A.mat, f"{name} x = b", diagonal=name == "M" and self.lumped
+            self._inverses[name] = self.factor(
+                A, f"{name} x = b", diagonal=name == "M" and self.lumped
             )
         return self._inverses[name]
 

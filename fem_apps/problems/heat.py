@@ -24,7 +24,7 @@ from typing import Literal
 
 import numpy as np
 
-from fem_apps.fem.split import Inverse, Split
+from fem_apps.fem.split import Split
 
 Scheme = Literal["implicit-euler", "crank-nicolson", "bdf2"]
 THETA = {"implicit-euler": 1.0, "crank-nicolson": 0.5, "bdf2": 2.0 / 3.0}
@@ -46,9 +46,7 @@ class Heat:
         self.times = self.dt * np.arange(1, steps + 1)
         self.weights = np.full(steps, self.dt)
         self.theta = THETA[scheme]
-        self._S = Inverse(
-            s.sum(self.theta * self.dt).mat, "step of the heat equation", diagonal=False
-        )
+        self._S = s.factor(s.sum(self.theta * self.dt), "step of the heat equation")
 
     def _source(self, v: np.ndarray) -> np.ndarray:
         """E v."""

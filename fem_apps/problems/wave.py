@@ -32,7 +32,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fem_apps.errors import CaseError
-from fem_apps.fem.split import Inverse, Matrix, Split
+from fem_apps.fem.split import Matrix, Split
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -57,7 +57,7 @@ class Wave:
         self.weights = np.full(steps + 1, self.dt)
         self.weights[[0, -1]] /= 2
         S = s.sum(beta * self.dt**2) if beta else s.M
-        self._S = Inverse(S.mat, "step of the wave equation", diagonal=s.lumped and beta == 0)
+        self._S = s.factor(S, "step of the wave equation", diagonal=s.lumped and beta == 0)
         self._S_C: Matrix | None = None
         if s.M_C is not None and not (s.lumped and beta == 0):
             self._S_C = s.sum(beta * self.dt**2, control=True)
