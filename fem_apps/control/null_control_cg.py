@@ -1,7 +1,7 @@
 """Conjugate gradients and Lanczos for a Gramian, in the inner product of a Riesz map.
 
 Both solve Lambda e = b between a space and its dual: Lambda takes data to functionals, the Riesz
-map P takes functionals to data. Vectors are owned entries, any shape.
+map P takes functionals to data. Vectors are arrays of any shape.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ def lanczos(
     """Extreme eigenvalues of P Lambda by Lanczos with full reorthogonalisation.
 
     Args:
-        apply, riesz, dot: as for `conjugate_gradients`.
+        apply: Lambda.
+        riesz: P.
+        dot: of a functional and an element.
         start: a functional with a part in every direction.
         steps: most steps; ends when the smallest Ritz value's residual is below `tolerance` times
             that value.

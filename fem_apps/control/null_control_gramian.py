@@ -9,17 +9,18 @@ adjoint equation. For the heat equation (Lambda + eps M) phi_T = -y_free(T) is s
 minimises 1/2 |v|^2 + 1/(2 eps) |y(T)|^2 (Boyer 2013). With a weight rho(x, t) the norm is
 int v^2/rho.
 
-An inner product is given by its Riesz map P, from functionals to data; a filter is the Riesz map
-of a subspace, since conjugate gradients that start at zero stay in the range of P:
+The data e are sought in a space, whose inner product is given by its Riesz map from functionals to
+data:
 
     energy      H1_0 x L2 (wave, boundary), L2 x H^-1 (wave, interior), L2 (heat);
-    two-grid    the same on a mesh twice as coarse, prolonged (Glowinski 1992; Ignat, Zuazua 2009);
+    two-grid    the same on a mesh twice as coarse (Glowinski 1992; Ignat, Zuazua 2009);
     spectral    the eigenfunctions with lambda_k h^2 <= gamma.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from petsc4py import PETSc
@@ -31,7 +32,34 @@ from fem_apps.fem.split import Matrix, Split
 from fem_apps.problems.heat import Heat
 from fem_apps.problems.wave import Wave
 
-Riesz = Callable[[np.ndarray], np.ndarray]
+Map = Callable[[np.ndarray], np.ndarray]
+
+
+def _same(x: np.ndarray) -> np.ndarray:
+    return x
+
+
+@dataclass(frozen=True)
+class Space:
+    """A space of data.
+
+    Attributes:
+        riesz: from functionals on the space to its elements.
+        dot: value of a functional at an element.
+        prolong: to data of the mesh; restrict: the transpose.
+        split: of the mesh whose free values the elements are; None where they are coefficients.
+    """
+
+    riesz: Map
+    dot: Callable[[np.ndarray, np.ndarray], float]
+    prolong: Map = _same
+    restrict: Map = _same
+    split: Split | None = None
+
+    def size(self, functional: np.ndarray) -> float:
+        """Norm of a functional of the mesh, in the dual of the space. Collective."""
+        p = self.restrict(functional)
+        return float(np.sqrt(max(self.dot(p, self.riesz(p)), 0.0)))
 
 
 class Gramian:
@@ -70,7 +98,7 @@ class Gramian:
         return out + self.epsilon * self.s.M(e) if self.epsilon else out
 
     def inner(self, u: np.ndarray, v: np.ndarray) -> float:
-        """int u v over the control region and time. Collective."""
+        """Int u v over the control region and time. Collective."""
         rows = sum(
             w * float(a @ self.s.N(b)) for w, a, b in zip(self.system.weights, u, v, strict=True)
         )
@@ -87,21 +115,33 @@ class Gramian:
         return self.norm(np.divide(v, self.root, out=np.zeros_like(v), where=self.root > 0))
 
 
-def energy(system: Heat | Wave) -> Riesz:
-    """The Riesz map of the whole discrete space."""
+def energy(system: Heat | Wave) -> Space:
+    """All discrete data, in the norms of the equation: final states are measured by it."""
     s = system.s
+    return Space(_pairs(s, isinstance(system, Wave)), s.dot, split=s)
+
+
+def _pairs(s: Split, wave: bool) -> Map:
     mass = s.inverse("M")
-    if isinstance(system, Heat):
+    if not wave:
         return mass
     if s.B is not None:
         return lambda p: np.stack([mass(p[0]), mass(s.K(mass(p[1])))])
     stiffness = s.inverse("K")
-    if s.mass == "mixed":
-        # the flux of a mode is 1/cos(k h/2) times what its energy says: in this norm, of
-        # M + h^2/4 K, the observability constant does not depend on h
-        both = s.factor(s.sum(s.h**2 / 4), "modified norm")
-        return lambda p: np.stack([both(s.M(stiffness(p[0]))), both(p[1])])
     return lambda p: np.stack([stiffness(p[0]), mass(p[1])])
+
+
+def whole_space(system: Heat | Wave) -> Space:
+    """All discrete data, for conjugate gradients without a filter.
+
+    With the mixed mass the flux of a mode is 1/cos(k h/2) times what its energy says: there M is
+    replaced by M + h^2/4 K, so that the largest eigenvalue of the Gramian does not grow.
+    """
+    s = system.s
+    if isinstance(system, Heat) or s.B is not None or s.mass != "mixed":
+        return energy(system)
+    stiffness, both = s.inverse("K"), s.factor(s.sum(s.h**2 / 4), "modified norm")
+    return Space(lambda p: np.stack([both(s.M(stiffness(p[0]))), both(p[1])]), s.dot, split=s)
 
 
 def prolongation(coarse: Split, fine: Split) -> Matrix:
@@ -114,25 +154,18 @@ def prolongation(coarse: Split, fine: Split) -> Matrix:
     first = sum(len(p) for p in parts[: comm.rank])
     rows = np.arange(first, first + len(fine.x))
     columns = coarse.V.dofmap.index_map.local_range[0] + coarse.free
-    here = [
-        PETSc.IS().createGeneral(i.astype(PETSc.IntType), comm=comm) for i in (rows, columns)
-    ]
+    here = [PETSc.IS().createGeneral(i.astype(PETSc.IntType), comm=comm) for i in (rows, columns)]
     return Matrix(E.createSubMatrix(*here))
 
 
-def two_grid(system: Wave, coarse: Split) -> Riesz:
-    """The Riesz map of the coarse space, prolonged. Collective."""
+def _each(f: Map) -> Map:
+    return lambda p: np.stack([f(q) for q in p])
+
+
+def two_grid(system: Wave, coarse: Split) -> Space:
+    """The data of a coarse mesh. Collective."""
     Pi = prolongation(coarse, system.s)
-    mass = coarse.inverse("M")
-    if system.s.B is not None:
-
-        def interior(p: np.ndarray) -> np.ndarray:
-            z1 = mass(coarse.K(mass(Pi.T(p[1]))))
-            return np.stack([Pi(mass(Pi.T(p[0]))), Pi(z1)])
-
-        return interior
-    stiffness = coarse.inverse("K")
-    return lambda p: np.stack([Pi(stiffness(Pi.T(p[0]))), Pi(mass(Pi.T(p[1])))])
+    return Space(_pairs(coarse, True), coarse.dot, _each(Pi), _each(Pi.T), coarse)
 
 
 class Modes:
@@ -176,7 +209,8 @@ class Modes:
                 advice="fewer modes, or -- -eps_ncv 200",
             )
         x = s.K.mat.createVecRight()
-        self.values, self.vectors = np.empty(count), np.empty((count, len(s.free)))
+        self.values: np.ndarray = np.empty(count)
+        self.vectors: np.ndarray = np.empty((count, len(s.free)))
         for k in range(count):
             self.values[k] = solver.getEigenpair(k, x).real
             self.vectors[k] = x.array_r / np.sqrt(s.dot(x.array_r, s.M(x.array_r)))
@@ -207,14 +241,13 @@ def modes_below(s: Split, cut: float) -> Modes:
     return modes
 
 
-def spectral(system: Wave, modes: Modes) -> Riesz:
-    """The Riesz map of the span of eigenfunctions."""
-    lam, Phi = modes.values, modes.vectors
-    powers = (0.0, 1.0) if system.s.B is not None else (-1.0, 0.0)
-
-    def apply(p: np.ndarray) -> np.ndarray:
-        return np.stack(
-            [(lam**k * modes.coefficients(q)) @ Phi for k, q in zip(powers, p, strict=True)]
-        )
-
-    return apply
+def spectral(system: Wave, modes: Modes) -> Space:
+    """The span of eigenfunctions; its elements are coefficients, the same on all ranks."""
+    lam = modes.values
+    riesz = np.stack([1 / lam, np.ones_like(lam)] if system.s.B is None else [lam**0, lam])
+    return Space(
+        lambda p: riesz * p,
+        lambda p, e: float(np.vdot(p, e)),
+        _each(lambda c: c @ modes.vectors),
+        _each(modes.coefficients),
+    )

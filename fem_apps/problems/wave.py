@@ -57,7 +57,7 @@ class Wave:
         self.weights = np.full(steps + 1, self.dt)
         self.weights[[0, -1]] /= 2
         S = s.sum(beta * self.dt**2) if beta else s.M
-        self._S = s.factor(S, "step of the wave equation", diagonal=s.lumped and beta == 0)
+        self.inverse = s.factor(S, "step of the wave equation", diagonal=s.lumped and beta == 0)
         self._S_C: Matrix | None = None
         if s.M_C is not None and not (s.lumped and beta == 0):
             self._S_C = s.sum(beta * self.dt**2, control=True)
@@ -85,15 +85,15 @@ class Wave:
         """K S^{-1} b + D^T g."""
         if self.s.K_C is not None:
             r = b if self._S_C is None else b - self._S_C.T(g)
-            return self.s.K(self._S(r)) + self.s.K_C.T(g)
+            return self.s.K(self.inverse(r)) + self.s.K_C.T(g)
         assert self.s.B is not None
-        return self.s.K(self._S(b)) - self.s.B.T(g)
+        return self.s.K(self.inverse(b)) - self.s.B.T(g)
 
     def march_adjoint(self, e0: np.ndarray, e1: np.ndarray) -> Iterator[Pair]:
         """Yield (phi^n, -S^{-1} K phi^n), n = 0..N. Collective."""
         before, phi = e0, e0
         for n in range(self.steps + 1):
-            a = -self._S(self.s.K(phi))
+            a = -self.inverse(self.s.K(phi))
             yield phi, a
             if n == 0:
                 before, phi = phi, phi + self.dt * e1 + 0.5 * self.dt**2 * a
@@ -153,7 +153,7 @@ class Wave:
 
     def values(self, w: np.ndarray, v: np.ndarray | None) -> np.ndarray:
         """Nodal values of the moments w, with the boundary value v. Collective."""
-        return self._S(w if v is None or self._S_C is None else w - self._S_C.T(v))
+        return self.inverse(w if v is None or self._S_C is None else w - self._S_C.T(v))
 
 
 def stable_step(s: Split, beta: float) -> float:
