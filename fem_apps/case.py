@@ -64,6 +64,10 @@ KINDS: dict[str, Kind] = {
         "fem_apps.problems.aggregation_diffusion",
         "d_t rho = div(rho grad(H'(rho) + V + W*rho)): gradient flow of a density, structure kept",
     ),
+    "null-control": Kind(
+        "fem_apps.control.null_control",
+        "heat and wave equations brought to rest at T: the control of least norm, all others as a set",
+    ),
 }
 
 

@@ -85,7 +85,7 @@ class Extremes:
 
 
 def lanczos(
-    apply: Map, riesz: Map, dot: Dot, start: np.ndarray, steps: int, tolerance: float = 1e-4
+    apply: Map, riesz: Map, dot: Dot, start: np.ndarray, steps: int, tolerance: float = 1e-3
 ) -> Extremes:
     """Extreme eigenvalues of P Lambda by Lanczos with full reorthogonalisation.
 

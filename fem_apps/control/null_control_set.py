@@ -163,7 +163,7 @@ def control_set(
     Raises:
         CaseError: too many controls for dense algebra.
     """
-    s, system = gramian.s, gramian.system
+    s = gramian.s
     edges, into = time_blocks(gramian, step)
     counts = s.comm.allgather(len(s.control))
     first, c, m = sum(counts[: s.comm.rank]), sum(counts), len(edges) - 1
