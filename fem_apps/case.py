@@ -66,7 +66,7 @@ KINDS: dict[str, Kind] = {
     ),
     "null-control": Kind(
         "fem_apps.control.null_control",
-        "heat and wave equations brought to rest at T: the control of least norm, all others as a set",
+        "heat and wave brought to rest at T: the control of least norm (HUM), and all others",
     ),
 }
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from petsc4py import PETSc
+from slepc4py import SLEPc  # its start is a collective: never on one rank alone below
 
 from fem_apps.errors import CaseError, SolveError
 from fem_apps.fem.expressions import parse
@@ -184,22 +185,24 @@ class Modes:
     """
 
     def __init__(self, s: Split, count: int) -> None:
-        from slepc4py import SLEPc
-
         count = min(count, s.size()[0])
         solver = SLEPc.EPS().create(s.comm)
         solver.setOperators(s.K.mat, s.M.mat)
         solver.setProblemType(SLEPc.EPS.ProblemType.GHEP)
         solver.setDimensions(count)
-        solver.setTarget(0.0)
-        solver.setWhichEigenpairs(SLEPc.EPS.Which.TARGET_MAGNITUDE)
         solver.setTolerances(1e-12)
-        transform = solver.getST()
-        transform.setType(SLEPc.ST.Type.SINVERT)
-        pc = transform.getKSP().getPC()
-        transform.getKSP().setType("preonly")
-        pc.setType("cholesky")
-        pc.setFactorSolverType("mumps")
+        if 2 * count > s.size()[0]:
+            solver.setType(SLEPc.EPS.Type.LAPACK)
+            solver.setWhichEigenpairs(SLEPc.EPS.Which.SMALLEST_REAL)
+        else:
+            solver.setTarget(0.0)
+            solver.setWhichEigenpairs(SLEPc.EPS.Which.TARGET_MAGNITUDE)
+            transform = solver.getST()
+            transform.setType(SLEPc.ST.Type.SINVERT)
+            pc = transform.getKSP().getPC()
+            transform.getKSP().setType("preonly")
+            pc.setType("cholesky")
+            pc.setFactorSolverType("mumps")
         solver.setFromOptions()
         solver.solve()
         if solver.getConverged() < count:

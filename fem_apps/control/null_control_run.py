@@ -172,7 +172,7 @@ def _solve(
             if state.number > number or start is None:
                 rows.write({"step": state.number, "residual": residual})
             run.progress.update(
-                float(np.clip(np.log(max(residual, 1e-300)) / np.log(case.hum.tolerance), 0, 1)),
+                float(np.clip(np.log(residual or 1e-300) / np.log(case.hum.tolerance), 0, 1)) + 0.0,
                 f"iteration {state.number}: residual {residual:.2e}",
             )
             if residual <= case.hum.tolerance:
