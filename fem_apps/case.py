@@ -68,6 +68,10 @@ KINDS: dict[str, Kind] = {
         "fem_apps.control.null_control",
         "heat and wave brought to rest at T: the control of least norm (HUM), and all others",
     ),
+    "set-valued-control": Kind(
+        "fem_apps.control.set_valued",
+        "networks (DeepONet, SIMONet) from initial states to one or to all null controls",
+    ),
 }
 
 

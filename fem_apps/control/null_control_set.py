@@ -9,6 +9,7 @@ equation alone. In an orthonormal basis of these controls, with A the map to the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -42,6 +43,11 @@ class ControlSet:
     singular: np.ndarray
     weights: np.ndarray
     norm_matrix: np.ndarray
+    _least_of: Callable[[np.ndarray], np.ndarray]
+
+    def least_of(self, free_state: np.ndarray) -> np.ndarray:
+        """The least-norm control of other data, whose uncontrolled final state is given."""
+        return self._least_of(free_state)
 
     @property
     def dimension(self) -> int:
@@ -184,21 +190,24 @@ def control_set(
             v = np.outer(into[:, j], root[mine, i] / np.sqrt(dt[j]))
             columns.append(space.restrict(_final(gramian, v)))
     represented = [space.riesz(a) for a in columns]
-    target = space.restrict(free_state)
     gram = np.array([[space.dot(a, z) for z in represented] for a in columns])
-    right = -np.array([space.dot(target, z) for z in represented])
     eigenvalues, E = np.linalg.eigh(gram)
     eigenvalues, E = np.maximum(eigenvalues[::-1], 0.0), E[:, ::-1]
     singular = np.sqrt(eigenvalues)
     rank = int((singular > tolerance * singular[0]).sum())
-    z0 = E[:, :rank] @ ((E[:, :rank].T @ right) / eigenvalues[:rank])
     to_values = np.einsum("t,cd->tcd", 1 / np.sqrt(dt), root)
 
     def nodal(z: np.ndarray) -> np.ndarray:
         return np.einsum("tcd,td->tc", to_values, z.reshape(m, c))
 
+    def least_of(state: np.ndarray) -> np.ndarray:
+        target = space.restrict(state)
+        right = -np.array([space.dot(target, z) for z in represented])
+        return nodal(E[:, :rank] @ ((E[:, :rank].T @ right) / eigenvalues[:rank]))
+
     basis = np.array([nodal(z) for z in E[:, rank:].T]).reshape(-1, m, c)
-    return ControlSet(edges, nodal(z0), basis, singular, mass.sum(axis=1), mass)
+    least = least_of(free_state)
+    return ControlSet(edges, least, basis, singular, mass.sum(axis=1), mass, least_of)
 
 
 def _final(gramian: Gramian, v: np.ndarray) -> np.ndarray:
