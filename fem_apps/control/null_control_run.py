@@ -25,7 +25,7 @@ from fem_apps.control.null_control_gramian import (
     whole_space,
 )
 from fem_apps.control.null_control_modal import preconditioner
-from fem_apps.control.null_control_set import ControlSet, control_set, on_times
+from fem_apps.control.null_control_set import ControlSet, control_set, on_times, require_small
 from fem_apps.errors import Interrupted
 from fem_apps.fem.split import Split
 from fem_apps.mpi import on_rank_zero
@@ -80,6 +80,8 @@ def _run(case: Case, run: Run, data: meshing.MeshData) -> dict[str, object]:
             n, c, run.comm.size, s.h, system.steps, system.dt,
         )  # fmt: skip
         gramian = Gramian(system, _epsilon(case, s), case.control.weight)
+        if case.set is not None:
+            require_small(gramian, case.set.control_step)
         space = _space(case, system)
         before, free = _states(case, system)
         # a wave is sought backwards in time: its adjoint data are those at T

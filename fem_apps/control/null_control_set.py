@@ -171,13 +171,9 @@ def control_set(
     """
     s = gramian.s
     edges, into = time_blocks(gramian, step)
+    require_small(gramian, step)
     counts = s.comm.allgather(len(s.control))
     first, c, m = sum(counts[: s.comm.rank]), sum(counts), len(edges) - 1
-    if c * m > LARGEST:
-        raise CaseError(
-            f"[set]: {m} time steps x {c} control values = {m * c}, at most {LARGEST}; a larger "
-            "set.control_step or a coarser mesh"
-        )
     mass = _dense_mass(gramian, first, c)
     # an orthonormal basis of the control space: the columns of N^{-1/2}
     values, vectors = np.linalg.eigh(mass)
@@ -208,6 +204,20 @@ def control_set(
     basis = np.array([nodal(z) for z in E[:, rank:].T]).reshape(-1, m, c)
     least = least_of(free_state)
     return ControlSet(edges, least, basis, singular, mass.sum(axis=1), mass, least_of)
+
+
+def require_small(gramian: Gramian, step: int) -> None:
+    """Refuse a set whose map to the final state is too large for dense algebra. Collective.
+
+    Raises:
+        CaseError: says how many columns it has.
+    """
+    m, c = -(-gramian.system.steps // step), gramian.s.size()[1]
+    if c * m > LARGEST:
+        raise CaseError(
+            f"[set]: {m} time steps x {c} control values = {m * c}, at most {LARGEST}; a larger "
+            "set.control_step or a coarser mesh"
+        )
 
 
 def _final(gramian: Gramian, v: np.ndarray) -> np.ndarray:
