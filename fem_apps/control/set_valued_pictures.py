@@ -29,7 +29,8 @@ def draw(folder: Path, title: str) -> None:
             ax.plot(t, label, "k:", label="exact" if j == 0 else None)
             ax.plot(t, head, color=LINES[1 + j], lw=1, label=f"head {j + 1}")
         ax.set_xlabel("time")
-        ax.set_title(f"{title}: unseen datum {k + 1}" if k == 0 else "unseen datum 2", loc="left")
+        ax.set_title(f"unseen datum {k + 1}", loc="left")
+    figure.suptitle(title, fontsize=9)
     axes[0].set_ylabel("control v")
     axes[0].legend(fontsize=6)
     if has_set:
@@ -39,7 +40,7 @@ def draw(folder: Path, title: str) -> None:
             axes[2].semilogx(values, share, "-" if not name else "--", label=label)
         axes[2].set_xlabel("Hausdorff distance / half size of the set")
         axes[2].set_ylabel("share of unseen data")
-        axes[2].legend()
+        axes[2].legend(loc="upper left", fontsize=6)
     else:
         axes[2].set_visible(False)
     write_whole(folder / "set.png", png(figure))
