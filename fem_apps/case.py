@@ -72,6 +72,10 @@ KINDS: dict[str, Kind] = {
         "fem_apps.control.set_valued",
         "networks (DeepONet, SIMONet) from initial states to one or to all null controls",
     ),
+    "kernel-inference": Kind(
+        "fem_apps.inverse.interaction_kernels",
+        "which interaction potential W explains noisy densities or particle paths",
+    ),
 }
 
 
