@@ -80,8 +80,8 @@ class ControlSet:
 class Selector:
     """Members of a set that are best in some sense, by convex problems that are compiled once.
 
-    `l1`: sparsest, min int |v|; `linf`: min max |v|, the bang-bang side; `smooth`: min int |v_t|^2;
-    `bounded`: min |v| with |v| <= bound.
+    `l1`: sparsest, min int |v|; `linf`: min max |v|, the bang-bang side; `smooth`: least in H1,
+    min int |v|^2 + |v_t|^2; `bounded`: least |v| with |v| <= bound everywhere.
     """
 
     def __init__(self, s: ControlSet) -> None:
@@ -98,7 +98,7 @@ class Selector:
         self._problems = {
             "l1": cp.Problem(cp.Minimize(sizes @ cp.abs(self._v))),
             "linf": cp.Problem(cp.Minimize(cp.max(cp.abs(self._v)))),
-            "smooth": cp.Problem(cp.Minimize(cp.sum_squares(jump @ self._v))),
+            "smooth": cp.Problem(cp.Minimize(cp.sum_squares(jump @ self._v) + cp.sum_squares(d))),
             "bounded": cp.Problem(
                 cp.Minimize(cp.sum_squares(d)), [cp.max(cp.abs(self._v)) <= self._bound]
             ),

@@ -201,6 +201,8 @@ def test_selections_are_those_of_the_exact_set():
         assert (v - f).mean() == pytest.approx(c, abs=0.01)
     assert found.norm(found.selector("linf"), "max") == pytest.approx(0.6568872, rel=0.01)
     assert found.norm(found.selector("l1"), "L1") == pytest.approx(0.6680933, rel=0.01)
+    # constants have no slope: the smoothest is the least here
+    np.testing.assert_allclose(found.selector("smooth"), found.least, atol=1e-4)
     v = found.selector("bounded", bound=0.7)
     assert found.norm(v, "max") <= 0.7 + 1e-6
     assert found.norm(found.least) <= found.norm(v) <= found.norm(found.selector("linf"))
