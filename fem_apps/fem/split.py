@@ -31,6 +31,8 @@ from fem_apps.meshing import MeshData
 Mass = Literal["consistent", "lumped", "mixed"]
 # Data and coefficients that jump between cells are integrated inside cells, so exactly.
 DATA_QUADRATURE = 6
+# up to this size a matrix is factorised by every rank for itself
+SMALL = 2000
 QUADRATURE: dict[str, dict[str, Any]] = {
     "consistent": {"quadrature_degree": 2},
     "lumped": {"quadrature_rule": "vertex", "quadrature_degree": 1},
@@ -69,8 +71,8 @@ class Inverse:
         self._diagonal: np.ndarray | None = None
         if diagonal:
             self._diagonal = A.getDiagonal().array_r.copy()
-        elif narrow:
-            # PETSc's own factorisation of a band costs a few microseconds, MUMPS a hundred
+        elif narrow or A.getSize()[0] <= SMALL:
+            # PETSc's own solve takes a few microseconds and one message, MUMPS a hundred and many
             self._x = A.createVecRight()
             A.setOption(PETSc.Mat.Option.SPD, True)
             self.ksp = PETSc.KSP().create(A.comm)
