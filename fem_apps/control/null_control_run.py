@@ -156,7 +156,7 @@ def _solve(
         riesz = preconditioner(gramian, Modes(gramian.s, case.hum.modes))
     b = space.restrict(right)
     size = np.sqrt(max(space.dot(b, space.riesz(b)), 0.0))
-    start = _load(run, space, b) if run.restart else None
+    start = _load(run, gramian.s, space, b) if run.restart else None
     number = start.number if start else 0
     reason, saved = "nothing to control", clock.monotonic()
 
@@ -218,16 +218,22 @@ def _save(run: Run, s: Split, space: Space, state: Iterate) -> None:
     checkpoint.save(run.folder / "checkpoint", functions, more)
 
 
-def _load(run: Run, space: Space, like: np.ndarray) -> Iterate:
-    names = [f"{n}{k}" for n in ("x", "r", "d") for k in range(len(np.atleast_2d(like)))]
-    assert space.split is not None
-    functions = {name: fem.Function(space.split.V) for name in names}
-    more = checkpoint.load(run.folder / "checkpoint", functions)
+def _load(run: Run, s: Split, space: Space, like: np.ndarray) -> Iterate:
+    shape = np.atleast_2d(like).shape
+    names = [f"{n}{k}" for n in ("x", "r", "d") for k in range(shape[0])]
+    functions: dict[str, Any] = {}
+    if space.split is not None:
+        functions = {name: fem.Function(space.split.V) for name in names}
+    more = checkpoint.load(run.folder / "checkpoint", functions or {"none": fem.Function(s.V)})
 
     def read(name: str) -> np.ndarray:
-        parts = [functions[f"{name}{k}"].x.array for k in range(len(np.atleast_2d(like)))]
-        assert space.split is not None
-        return np.stack([p[space.split.free] for p in parts]).reshape(like.shape)
+        parts = [
+            functions[f"{name}{k}"].x.array[space.split.free]
+            if space.split is not None
+            else more[f"{name}{k}"]
+            for k in range(shape[0])
+        ]
+        return np.stack(parts).reshape(like.shape)
 
     return Iterate(more["number"], read("x"), read("r"), read("d"), more["rz"])
 

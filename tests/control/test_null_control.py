@@ -221,10 +221,11 @@ def test_longer_times_have_more_free_directions():
 # runs
 
 
-def test_interrupted_and_continued_is_the_same(tmp_path, monkeypatch):
-    changes = {"mass": "lumped", "hum__filter": "none", "mesh__parameters__h": 0.1}
+@pytest.mark.parametrize("kind", ["none", "spectral"])
+def test_interrupted_and_continued_is_the_same(tmp_path, monkeypatch, kind):
+    changes = {"mass": "lumped", "hum__filter": kind, "mesh__parameters__h": 0.1}
     whole = run(tmp_path / "a", WAVE, **changes)
-    calls = iter([False] * 7 + [True] * 100)
+    calls = iter([False] * 3 + [True] * 100)
     monkeypatch.setattr(
         null_control_run.Run, "asked_to_stop", lambda self: next(calls), raising=True
     )
