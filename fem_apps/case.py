@@ -64,6 +64,14 @@ KINDS: dict[str, Kind] = {
         "fem_apps.problems.aggregation_diffusion",
         "d_t rho = div(rho grad(H'(rho) + V + W*rho)): gradient flow of a density, structure kept",
     ),
+    "null-control": Kind(
+        "fem_apps.control.null_control",
+        "heat and wave brought to rest at T: the control of least norm (HUM), and all others",
+    ),
+    "set-valued-control": Kind(
+        "fem_apps.control.set_valued",
+        "networks (DeepONet, SIMONet) from initial states to one or to all null controls",
+    ),
     "kernel-inference": Kind(
         "fem_apps.inverse.interaction_kernels",
         "which interaction potential W explains noisy densities or particle paths",
