@@ -64,6 +64,10 @@ KINDS: dict[str, Kind] = {
         "fem_apps.problems.aggregation_diffusion",
         "d_t rho = div(rho grad(H'(rho) + V + W*rho)): gradient flow of a density, structure kept",
     ),
+    "parametric-elliptic": Kind(
+        "fem_apps.problems.elliptic_case",
+        "-div(a(x; mu) grad u) + c u = f for all mu: finite elements, certified reduced bases",
+    ),
 }
 
 

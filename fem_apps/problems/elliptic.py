@@ -10,8 +10,10 @@ field for coefficient (`elliptic_field`). Vectors here are the owned entries, nu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from types import ModuleType
+from typing import Any, Protocol
 
 import numpy as np
 import ufl
@@ -25,7 +27,7 @@ from fem_apps.fem.expressions import COORDINATES, parse
 from fem_apps.fem.integrals import interpolate, owned
 from fem_apps.meshing import MeshData
 from fem_apps.mpi import extremes, total
-from fem_apps.problems.elliptic_coefficients import Cookies, Equation, Term, Terms
+from fem_apps.problems.elliptic_coefficients import Equation, Term, Terms
 from fem_apps.problems.elliptic_matrix import AffineMatrix
 from fem_apps.problems.elliptic_solver import EllipticSolver
 
@@ -103,7 +105,7 @@ def make_space(data: MeshData, equation: Equation, degree: int = 1) -> Space:
     tdim = mesh.topology.dim
     mesh.topology.create_connectivity(tdim - 1, tdim)
     V = fem.functionspace(mesh, ("Lagrange", degree))
-    kind = ("DG", 0) if equation.degree == 0 else ("Lagrange", equation.degree)
+    kind = ("DG", 0) if equation.degree_of_a == 0 else ("Lagrange", equation.degree_of_a)
     dx = ufl.Measure("dx", domain=mesh, subdomain_data=data.cell_tags)
     ds = ufl.Measure("ds", domain=mesh, subdomain_data=data.facet_tags)
     u_g = fem.Function(V)
@@ -119,6 +121,12 @@ def make_space(data: MeshData, equation: Equation, degree: int = 1) -> Space:
     for b in equation.boundary:
         _facets(data, b.on)
     u_g.x.scatter_forward()
+    robin = any(b.type == "robin" for b in equation.boundary)
+    if not conditions and equation.boundary and not robin and not equation.reaction:
+        raise CaseError(
+            "u is given nowhere, and there is neither a reaction nor a robin condition: u is "
+            "determined up to a constant only"
+        )
     here = np.unique(np.concatenate(dofs)).astype(np.int32) if dofs else np.empty(0, np.int32)
     zero = fem.Function(V)
     bcs = [fem.dirichletbc(zero, here)]
@@ -139,12 +147,20 @@ def _facets(data: MeshData, on: str) -> np.ndarray:
     return data.facet_tags.find(tag)
 
 
+class AffineCoefficient(Protocol):
+    """theta_q of an affine a."""
+
+    def theta(self, mu: Mapping[str, Any], xp: ModuleType = np) -> Any:
+        """theta_q(mu), shape (..., Q), of named parameters of shape (...)."""
+
+
 @dataclass(frozen=True)
 class Discretisation:
     """A(mu) u_0 = b(mu) for an affine a: the matrices and vectors of every term.
 
     Attributes:
         equation: what is solved; `space`: where.
+        coefficient: the affine a: the equation's own, or its empirical interpolation.
         fields: a_q on the owned dofs of W, shape (n_W, Q).
         matrix: A(theta) = sum_q theta_q A_q on V_0, the terms of a first, then c, then Robin.
         loads: rows of b that do not come from u_g, shape (F, n); `lifts`: -A_q u_g, shape (Q', n).
@@ -154,6 +170,7 @@ class Discretisation:
 
     equation: Equation
     space: Space
+    coefficient: AffineCoefficient
     fields: np.ndarray = field(repr=False)
     matrix: AffineMatrix = field(repr=False)
     loads: np.ndarray = field(repr=False)
@@ -165,7 +182,7 @@ class Discretisation:
         """Coefficients of the matrix, shape (..., Q'), of parameters of shape (..., P)."""
         e = self.equation
         return xp.concatenate(
-            [e.diffusion.theta(e.named(mu), xp), e.theta_operator(mu, xp)], axis=-1
+            [self.coefficient.theta(e.named(mu), xp), e.theta_operator(mu, xp)], axis=-1
         )
 
     def theta_load(self, mu: Any, xp: Any = np) -> Any:
@@ -191,13 +208,14 @@ class Discretisation:
         theta = self.theta(mu)
         check_positive(self.space, self.fields @ theta[: self.fields.shape[1]], mu, self.equation)
         b = self.theta_load(mu) @ self.right_sides
-        return self.solver.solve(self.matrix.combine(theta), b, start, rtol)
+        return self.solver.solve(self.matrix.combine(theta), b, start, rtol, theta)
 
     def adjoint(self, mu: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """lambda_0 with A(mu) lambda_0 = weights (A is symmetric), zero on Dirichlet parts."""
         rhs = weights.copy()
         rhs[self.space.fixed] = 0.0
-        return self.solver.solve(self.matrix.combine(self.theta(np.asarray(mu, float))), rhs)
+        theta = self.theta(np.asarray(mu, float))
+        return self.solver.solve(self.matrix.combine(theta), rhs, theta=theta)
 
     def gradient(self, mu: np.ndarray, u: np.ndarray, adjoint: np.ndarray) -> np.ndarray:
         """d/d mu of a quantity of u, shape (P,): lambda^T (db/dmu - dA/dmu u_0). Collective.
@@ -224,7 +242,7 @@ def discretise(
     equation: Equation,
     degree: int = 1,
     *,
-    fields: np.ndarray | None = None,
+    interpolation: tuple[AffineCoefficient, np.ndarray] | None = None,
     rtol: float = 1e-10,
 ) -> Discretisation:
     """Assemble every term of an affine equation. Collective.
@@ -233,8 +251,8 @@ def discretise(
         data: the mesh.
         equation: the problem.
         degree: of V_h.
-        fields: a_q on the owned dofs of W instead of the equation's own, shape (n_W, Q), where a is
-            given by an empirical interpolation.
+        interpolation: theta_q and a_q on the owned dofs of W, shape (n_W, Q), to take the place of
+            a diffusion that is not affine.
         rtol: of the residual in CG.
 
     Raises:
@@ -242,8 +260,11 @@ def discretise(
             is negative somewhere.
     """
     space = make_space(data, equation, degree)
-    if fields is None:
+    if interpolation is None:
+        coefficient: Any = equation.diffusion
         fields = affine_fields(space, equation)
+    else:
+        coefficient, fields = interpolation
     u, v = ufl.TrialFunction(space.V), ufl.TestFunction(space.V)
     a = fem.Function(space.W)
     n_W = len(fields)
@@ -252,6 +273,10 @@ def discretise(
     extra += [(r, ufl.inner(u, v)) for b in equation.boundary for r in b.coefficient]
     robin_on = [b.on for b in equation.boundary for _ in b.coefficient]
     places = [c.on for c in equation.reaction] + robin_on
+    for t, _ in extra:
+        x = space.V.tabulate_dof_coordinates()[:, : data.mesh.geometry.dim].T
+        if extremes(space.comm, parse(t.value, COORDINATES).numpy(x))[0] < 0:
+            raise CaseError(f"reaction or robin coefficient {t.value!r} is negative on the mesh")
     forms = [
         _value(space, t) * form * space.measure(t.on if t.on else place)
         for (t, form), place in zip(extra, places, strict=True)
@@ -283,7 +308,9 @@ def discretise(
         ]
     ).reshape(-1, len(space.lift))
     solver = EllipticSolver(space.comm, space.V.mesh.topology.dim, rtol)
-    return Discretisation(equation, space, fields, matrix, loads, lifts, quantities, solver)
+    return Discretisation(
+        equation, space, coefficient, fields, matrix, loads, lifts, quantities, solver
+    )
 
 
 def _value(space: Space, term: Term) -> Any:
@@ -293,14 +320,14 @@ def _value(space: Space, term: Term) -> Any:
 def affine_fields(space: Space, equation: Equation) -> np.ndarray:
     """a_q on the owned dofs of W, shape (n_W, Q). Collective."""
     d = equation.diffusion
-    if not d.affine or (isinstance(d, Cookies) and d.moving):
+    if not d.affine:
         raise ValueError("this coefficient is not affine; give fields of its interpolation")
     x = space.points()
     fields = d.fields(x).T
     for q, t in enumerate(d.terms if isinstance(d, Terms) else ()):
         if t.on is None:
             continue
-        if equation.degree != 0:
+        if equation.degree_of_a != 0:
             raise CaseError("diffusion.terms with 'on' jump between cells: interpolation must be 0")
         tag = space.data.tag(t.on, space.V.mesh.topology.dim)
         inside = np.zeros(space.W.dofmap.list.max(initial=-1) + 1, dtype=bool)

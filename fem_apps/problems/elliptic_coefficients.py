@@ -61,8 +61,16 @@ class Term(Table):
 class Coefficient(Table):
     """What every family has; `y1 ... yp` are its own parameters."""
 
-    affine: ClassVar[bool] = True
     degree: ClassVar[int] = 0
+
+    @property
+    def affine(self) -> bool:
+        """Whether a is a sum of theta_q(mu) a_q(x); else it is only known pointwise."""
+        return True
+
+    def lower(self, mu: Parameters, xp: ModuleType = np) -> Any:
+        """A lower bound of a that holds without looking at the mesh; 0 where none is known."""
+        return 0.0
 
     def own(self) -> dict[str, Range]:
         """Ranges of the parameters that the family adds to the case's own."""
@@ -147,9 +155,13 @@ class Cookies(Coefficient):
     degree: ClassVar[int] = 1
 
     @property
-    def moving(self) -> bool:
-        """Whether radii are parameters."""
-        return not isinstance(self.radius, float)
+    def affine(self) -> bool:
+        """Not where radii are parameters."""
+        return isinstance(self.radius, float)
+
+    def lower(self, mu: Parameters, xp: ModuleType = np) -> Any:
+        """The offset, and less where a y_k is negative."""
+        return self.offset + xp.minimum(self._y(mu, xp)[..., : self.s**2].min(axis=-1), 0.0)
 
     def own(self) -> dict[str, Range]:
         """See the base class; radii r1 ... come after y1 ... ."""
@@ -176,7 +188,7 @@ class Cookies(Coefficient):
 
     def at(self, features: Any, mu: Parameters, xp: ModuleType = np) -> Any:
         """See the base class."""
-        if not self.moving:
+        if self.affine:
             return super().at(features, mu, xp)
         v, n = self._y(mu, xp), self.s**2
         inside = self._distance(xp.asarray(features), xp) <= v[..., n:, None]
@@ -221,8 +233,16 @@ class Polynomial(Coefficient):
     k: int = Field(2, ge=0, description="degree; (k+2)(k+1)/2 parameters")
     mu: float = Field(0.1, gt=0, description="a is at least this")
     range: Range = Field((-1.0, 1.0), description="of every coefficient")
-    affine: ClassVar[bool] = False
     degree: ClassVar[int] = 1
+
+    @property
+    def affine(self) -> bool:
+        """No."""
+        return False
+
+    def lower(self, mu: Parameters, xp: ModuleType = np) -> Any:
+        """The level at which a is clipped."""
+        return self.mu
 
     def own(self) -> dict[str, Range]:
         """See the base class."""
@@ -252,8 +272,12 @@ class LogNormal(Coefficient):
         "gaussian", description="C(r): exp(-r), exp(-r^2/2), (1 + sqrt(3) r) exp(-sqrt(3) r)"
     )
     bound: float = Field(3.0, gt=0, description="parameters lie in [-bound, bound]")
-    affine: ClassVar[bool] = False
     degree: ClassVar[int] = 1
+
+    @property
+    def affine(self) -> bool:
+        """No."""
+        return False
 
     def own(self) -> dict[str, Range]:
         """See the base class."""
@@ -269,8 +293,12 @@ class Pointwise(Coefficient):
 
     type: Literal["expression"] = "expression"
     value: str = Field(description="expression of x, y, z and the parameters")
-    affine: ClassVar[bool] = False
     degree: ClassVar[int] = 1
+
+    @property
+    def affine(self) -> bool:
+        """No."""
+        return False
 
     def at(self, features: Any, mu: Parameters, xp: ModuleType = np) -> Any:
         """See the base class."""
@@ -374,7 +402,7 @@ class Equation(Table):
         return {**self.parameters, **self.diffusion.own()}
 
     @property
-    def degree(self) -> int:
+    def degree_of_a(self) -> int:
         """Degree of the interpolant of a."""
         return self.diffusion.degree if self.interpolation is None else self.interpolation
 

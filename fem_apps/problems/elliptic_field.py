@@ -62,6 +62,7 @@ class FieldOperator:
             for t in b.coefficient:
                 form += _value(space, t.value) * ufl.inner(u, v) * space.measure(t.on or b.on)
         self._form = fem.form(form)
+        self._action = fem.form(ufl.action(form, self._u))
         self.mat = fem_petsc.create_matrix(self._form)
         self.mat.setOption(PETSc.Mat.Option.SPD, True)
         self._gradient = fem.form(
@@ -70,6 +71,11 @@ class FieldOperator:
         self._tangent = fem.form(-self._da * ufl.inner(ufl.grad(self._u), ufl.grad(v)) * space.dx)
         self._direct, self._factor = direct, None
         self._cg = EllipticSolver(space.comm, V.mesh.topology.dim, rtol)
+
+    @property
+    def iterations(self) -> list[int]:
+        """CG steps of every solve."""
+        return self._cg.iterations
 
     def set(self, a: np.ndarray) -> None:
         """Assemble A(a). Collective.
@@ -88,7 +94,16 @@ class FieldOperator:
             self._factor.destroy()
             self._factor = None
 
-    def solve(self, b: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
+    def lifted(self, u: np.ndarray) -> np.ndarray:
+        """A u_g at the last a, without the conditions; zero on Dirichlet parts. Collective."""
+        _fill(self._u, u)
+        out = _vector(self._action)
+        out[self.space.fixed] = 0.0
+        return out
+
+    def solve(
+        self, b: np.ndarray, start: np.ndarray | None = None, rtol: float | None = None
+    ) -> np.ndarray:
         """u_0 with A u_0 = b, zero on Dirichlet parts; also the adjoint, as A is symmetric.
 
         Raises:
@@ -97,7 +112,7 @@ class FieldOperator:
         rhs = b.copy()
         rhs[self.space.fixed] = 0.0
         if not self._direct:
-            return self._cg.solve(self.mat, rhs, start)
+            return self._cg.solve(self.mat, rhs, start, rtol)
         if self._factor is None:
             self._factor = factorised(self.mat, spd=True)
         x, y = self.mat.createVecs()

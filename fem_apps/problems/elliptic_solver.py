@@ -10,9 +10,9 @@ from petsc4py import PETSc
 
 from fem_apps.fem.solvers import set_options, solve
 
-# a preconditioner of an earlier matrix is kept while CG takes at most this many more steps than
-# with a fresh one
-EXTRA = 4
+# a preconditioner of an earlier matrix is kept while CG takes at most EXTRA more steps than with a
+# fresh one, and while the two matrices are equivalent up to SPREAD
+EXTRA, SPREAD = 6, 2.0
 
 
 class EllipticSolver:
@@ -31,6 +31,7 @@ class EllipticSolver:
         self.setups = 0
         self._fresh = 0
         self._mat: PETSc.Mat | None = None
+        self._theta: np.ndarray | None = None
         self._set = self._stale = False
 
     def solve(
@@ -39,14 +40,25 @@ class EllipticSolver:
         b: np.ndarray,
         start: np.ndarray | None = None,
         rtol: float | None = None,
+        theta: np.ndarray | None = None,
     ) -> np.ndarray:
         """Owned entries of the solution; the residual is at most rtol |b|. Collective.
+
+        Args:
+            A: the matrix, the same object while only its entries change.
+            b: the right side.
+            start: of the iteration.
+            rtol: instead of the solver's.
+            theta: coefficients of A where it is a positive sum: those of two matrices tell how
+                well one preconditions the other.
 
         Raises:
             SolveError: CG did not converge.
         """
         ksp = self._ksp
         fresh = self._mat is None or self._stale
+        if theta is not None and self._theta is not None and not fresh:
+            fresh = _spread(theta, self._theta) > SPREAD
         if self._mat is not A:
             ksp.setOperators(A)
             self._mat, fresh = A, True
@@ -64,11 +76,20 @@ class EllipticSolver:
         self.iterations.append(steps)
         if fresh:
             self._fresh, self.setups = steps, self.setups + 1
+            self._theta = theta
         self._stale = steps > self._fresh + EXTRA
         out = x.array_r.copy()
         x.destroy()
         rhs.destroy()
         return out
+
+
+def _spread(theta: np.ndarray, other: np.ndarray) -> float:
+    """Condition of sum theta_q A_q relative to sum other_q A_q, of positive coefficients."""
+    if not ((theta > 0).all() and (other > 0).all()):
+        return 0.0 if np.array_equal(theta, other) else np.inf
+    ratio = theta / other
+    return float(ratio.max() / ratio.min())
 
 
 def options(tdim: int) -> dict[str, Any]:
