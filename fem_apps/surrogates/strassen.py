@@ -184,7 +184,7 @@ def multiply(
     act = kind.activation if kind.paired else None
     plus = [t.plus for t in tasks if t.plus]
     operands = [n for t in tasks if not t.matrix for n in (t.left, t.right)]
-    kept = list(dict.fromkeys([*carry, *plus]))
+    kept = list(dict.fromkeys([*carry, *plus]))  # a result takes its name when these are gone
     square, base = shape.products, shape.b**2
     assert all(len(t.product.hidden) == len(kind.hidden) for t in tasks)
 
@@ -205,7 +205,7 @@ def multiply(
         made[n], biases[n] = _through(c.registers[n], n, kind)
     for t in tasks:
         x, y = (f"{t.out}.x", f"{t.out}.y") if t.matrix and levels else (t.left, t.right)
-        made[t.out] = (
+        made[f"{t.out}.m"] = (
             np.ones(len(t.product.x)),
             [(x, t.product.x, _left(shape, t.matrix)), (y, t.product.y, _right(shape, t.matrix))],
         )
@@ -215,39 +215,36 @@ def multiply(
         for t in tasks:
             W, b = t.product.hidden[h]
             count = square if t.matrix else shape.n**2
-            made[t.out] = (np.ones(len(b)), [(t.out, W, (count,))])
-            biases[t.out] = (b, (count,))
+            made[f"{t.out}.m"] = (np.ones(len(b)), [(f"{t.out}.m", W, (count,))])
+            biases[f"{t.out}.m"] = (b, (count,))
         c.layer(made, kind.activation, biases)
     for t in tasks:
-        r = c.registers[t.out]
-        c.registers[t.out] = Register(r.start, r.size, t.product.out)
-    end = last and levels == 0
-    column, act = (RAW, None) if end else (column, act)
+        r = c.registers[f"{t.out}.m"]
+        c.registers[f"{t.out}.m"] = Register(r.start, r.size, t.product.out)
     later = [t.plus for t in tasks if t.plus and t.matrix and levels]
-    made = keep(list(dict.fromkeys([*carry, *later])))
-    for t in tasks:
-        sources = [(t.out, column, _sums(shape, t.matrix))]
-        if t.plus and t.plus not in later:
-            sources.append((t.plus, column, (c.registers[t.plus].size,)))
-        made[t.out] = (column, sources)
-    c.layer(made, act)
-    for level in range(levels, 0, -1):
-        end = last and level == 1
-        column, act = (RAW, None) if end else (column, act)
-        made = keep(list(dict.fromkeys([*carry, *(later if level > 1 else [])])))
+    for level in range(levels, -1, -1):  # level `levels` sums up, the others decode
+        end = level == 0
+        if last and end:
+            column, act = RAW, None
+        made = keep(list(dict.fromkeys([*carry, *([] if end else later)])))
         for t in tasks:
-            if not t.matrix:
-                made[t.out] = _carried(c.registers[t.out], t.out, kind)
+            ready = end or not t.matrix
+            new, old = (t.out if ready else f"{t.out}.m"), f"{t.out}.m"
+            if level == levels:
+                sources = [(old, column, _sums(shape, t.matrix))]
+            elif t.matrix:
+                factors = _clean(7**level, DECODE, 4 ** (levels - level - 1) * base)
+                sources = [(old, column, factors)]
+            else:
+                made[new] = _carried(c.registers[new], new, kind)
                 continue
-            factors = _clean(7 ** (level - 1), DECODE, 4 ** (levels - level) * base)
-            sources = [(t.out, column, factors)]
-            if level == 1 and t.plus:
+            if t.plus and ready:
                 sources.append((t.plus, column, (c.registers[t.plus].size,)))
-            made[t.out] = (column, sources)
+            made[new] = (column, sources)
         c.layer(made, act)
 
 
-def _clean(*factors: Factor) -> tuple[Factor, ...]:
+def _clean(*factors: Any) -> tuple[Factor, ...]:
     """Without identities of size 1."""
     return tuple(f for f in factors if not (isinstance(f, int) and f == 1))
 
@@ -289,7 +286,7 @@ def _through(r: Register, name: str, kind: Product) -> Any:
     if kind.paired:
         return _carried(r, name, kind), None
     if kind.activation == "square":
-        column, bias, read = np.ones(2), np.array([1.0, -1.0]), np.array([0.25, -0.25])
+        column, bias, read = np.array([1.0, 1.0]), np.array([1.0, -1.0]), np.array([0.25, -0.25])
     else:
         column = np.array([1.0, -1.0, 1.0, -1.0])
         bias, read = np.array([1.0, -1.0, -1.0, 1.0]), np.array([0.25, 0.25, -0.25, -0.25])

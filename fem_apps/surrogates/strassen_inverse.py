@@ -13,7 +13,7 @@ the least m that keeps the result within epsilon, for every matrix with that spe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -84,7 +84,8 @@ def budget(
     """Factors and tents for an error of at most epsilon in the 2-norm.
 
     Args:
-        s_min, s_max: bounds of the spectrum, positive.
+        s_min: lower bound of the spectrum, positive.
+        s_max: upper bound.
         epsilon: the accuracy; half of it is for the truncation.
         shape: of the matrices.
         activation: of the products.
@@ -254,15 +255,14 @@ def solver_network(
         order = shape.order()
         contract = np.zeros((n, n2))
         contract[order // n, np.arange(n2)] = load[order % n]
-        values = ("X", alpha * column, (_tidy(contract),))
-        size = n
+        values: Any = ("X", alpha * column, (_tidy(contract),))
     else:
-        values, size = ("X", alpha * column, (n,)), n
+        values = ("X", alpha * column, (n,))
     if basis is None:
         c.layer({"u": (RAW, [(values[0], alpha * RAW, values[2])])}, None)
         return c.network()
     c.layer({"u": (column, [values])}, act)
-    assert basis.shape[1] == size
+    assert basis.shape[1] == n
     c.layer({"u": (RAW, [("u", RAW, (basis,))])}, None)
     return c.network()
 

@@ -120,7 +120,7 @@ class Layer:
     @property
     def weights(self) -> int:
         """Nonzero weights and biases."""
-        return sum(b.weights for b in (*self.blocks, *self.biases))
+        return sum(b.weights for b in self.blocks) + sum(b.weights for b in self.biases)
 
     def apply(self, x: Any, xp: Any = np) -> Any:
         """The layer, on x of shape (inputs, batch)."""
