@@ -68,6 +68,10 @@ KINDS: dict[str, Kind] = {
         "fem_apps.problems.elliptic_case",
         "-div(a(x; mu) grad u) + c u = f for all mu: finite elements, certified reduced bases",
     ),
+    "strassen-network": Kind(
+        "fem_apps.surrogates.strassen_case",
+        "mu -> u of a parametric elliptic problem as a network built from Strassen multiplication",
+    ),
 }
 
 
