@@ -303,7 +303,7 @@ def discretise(
         rows[:, space.fixed] = 0.0
     quantities = np.array(
         [
-            space.vector(parse(q.weight, COORDINATES).ufl(data.mesh) * v * space.measure(q.on))
+            space.vector(_ufl(data.mesh, q.weight) * v * space.measure(q.on))
             for q in equation.quantities
         ]
     ).reshape(-1, len(space.lift))
@@ -314,7 +314,13 @@ def discretise(
 
 
 def _value(space: Space, term: Term) -> Any:
-    return parse(term.value, COORDINATES).ufl(space.V.mesh)
+    return _ufl(space.V.mesh, term.value)
+
+
+def _ufl(mesh: Any, text: str) -> Any:
+    value = parse(text, COORDINATES).ufl(mesh)
+    # a form with a factor that UFL knows to be zero has no arguments left
+    return fem.Constant(mesh, PETSc.ScalarType(0)) if value == 0 else value
 
 
 def affine_fields(space: Space, equation: Equation) -> np.ndarray:

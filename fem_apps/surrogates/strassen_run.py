@@ -1,4 +1,4 @@
-"""A case of kind strassen-network as a run: basis, spectrum, network, errors at unseen parameters."""
+"""A case of kind strassen-network as a run: basis, spectrum, network, errors in tests."""
 
 from __future__ import annotations
 
