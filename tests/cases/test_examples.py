@@ -19,6 +19,19 @@ SMALL = {
     "aggregation_diffusion/torus_morse": ["mesh.parameters.h=0.2", "time.end=1"],
     "aggregation_diffusion/picture": ["mesh.parameters.h=0.1", "time.end=0.2"],
     "aggregation_diffusion/ball": ["mesh.parameters.h=0.6"],
+    "parametric_elliptic/thermal_block": [
+        "mesh.parameters.h=0.1",
+        "reduced.size=8",
+        "reduced.training=100",
+        "reduced.test=20",
+    ],
+    "parametric_elliptic/disc": ["mesh.parameters.h=0.3", "reduced.test=20"],
+    "parametric_elliptic/strassen_network": [
+        "mesh.parameters.h=0.2",
+        "network.epsilon=0.05",
+        "reduced.training=50",
+        "reduced.test=3",
+    ],
 }
 METRICS = {
     "aggregation-diffusion": {
@@ -28,6 +41,13 @@ METRICS = {
         "free_energy",
         "clusters",
     },
+    "parametric-elliptic": {
+        "basis_size",
+        "reduced_error_max",
+        "effectivity_min",
+        "effectivity_max",
+    },
+    "strassen-network": {"weights", "layers", "error_max", "epsilon"},
 }
 CASES = sorted(str(p.relative_to(EXAMPLES).with_suffix("")) for p in EXAMPLES.rglob("*.toml"))
 
@@ -47,12 +67,18 @@ def test_example(name, tmp_path, monkeypatch):
     metrics = summary["metrics"]
     assert summary["status"] == "done"
     assert METRICS[summary["kind"]] <= set(metrics)
-    assert (out / "fields.bp").exists() or (out / "fields.xdmf").exists()
+    if summary["kind"] != "strassen-network":
+        assert (out / "fields.bp").exists() or (out / "fields.xdmf").exists()
     if summary["kind"] == "aggregation-diffusion":
         assert metrics["mass_drift"] <= 1e-12
         assert metrics["min_density"] >= 0
         assert metrics["energy_increase"] <= 1e-10
         assert math.isfinite(metrics["free_energy"])
+    if summary["kind"] == "parametric-elliptic":
+        assert metrics["violations"] == 0
+        assert metrics["effectivity_min"] >= 1
+    if summary["kind"] == "strassen-network":
+        assert metrics["error_max"] <= metrics["epsilon"]
     if pictures:
         assert {p.name for p in out.glob("*.png")} >= {"field.png", "evolution.png", "history.png"}
         assert (out / "animation.gif").stat().st_size > 10_000
