@@ -44,7 +44,7 @@ def numbers(comm):
     offline = Offline(model)
     steps = weak_greedy(offline, MUS[:40], 5)
     reduced = offline.reduced()
-    modes, sigma = pod(model, np.array([model.solve(m) for m in MUS[:4]]), 3)
+    _, sigma = pod(model, np.array([model.solve(m) for m in MUS[:4]]), 3)
     return [
         q, *g, *[s.largest for s in steps], *[s.index for s in steps],
         *reduced.error_bound(MUS[40:]), *reduced.quantities(MUS[40:])[:, 0], *sigma,

@@ -1,5 +1,7 @@
 """Parametric elliptic problems: exact solutions with their rates, recombination, derivatives."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import ufl
@@ -184,7 +186,7 @@ def test_exponential_covariance_on_a_line():
     values, modes = expansion(make_space(mesh("interval", 0.005), equation), equation.diffusion)
     f = lambda w: (w**2 - c**2) * np.sin(w) - 2 * w * c * np.cos(w)  # noqa: E731
     grid = np.linspace(0.1, 30, 3001)
-    roots = [brentq(f, p, q) for p, q in zip(grid, grid[1:], strict=False) if f(p) * f(q) < 0]
+    roots = [brentq(f, p, q) for p, q in pairwise(grid) if f(p) * f(q) < 0]
     exact = np.array([2 * c / (w**2 + c**2) for w in roots[: len(values)]])
     np.testing.assert_allclose(values, exact, rtol=1e-3)
     # psi_k are orthonormal, up to the half cells at both ends
