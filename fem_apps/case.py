@@ -71,9 +71,10 @@ KINDS: dict[str, Kind] = {
     "strassen-network": Kind(
         "fem_apps.surrogates.strassen_case",
         "mu -> u of a parametric elliptic problem as a network built from Strassen multiplication",
+    ),
     "null-control": Kind(
         "fem_apps.control.null_control",
-        "heat and wave equations brought to rest at T: the control of least norm, all others as a set",
+        "heat and wave equations brought to rest at T: the least control, and all others as a set",
     ),
 }
 

@@ -11,6 +11,9 @@ from fem_apps.case import Case as AnyCase
 from fem_apps.case import Table
 from fem_apps.meshing import MeshCase
 from fem_apps.problems.elliptic_coefficients import Equation, LogNormal
+from fem_apps.surrogates.deeponet import Architecture
+from fem_apps.surrogates.pod_nn import PerceptronTable
+from fem_apps.surrogates.training import Training
 
 
 class Reduced(Table):
@@ -41,6 +44,22 @@ class Online(Table):
     extrapolate: bool = Field(False, description="allow parameters outside the trained ranges")
 
 
+class Trained(Table):
+    """The `[trained]` table: networks trained on full solutions, to compare with."""
+
+    samples: int = Field(1000, ge=2, description="parameters with full solutions to train on")
+    modes: int = Field(40, ge=1, description="POD modes of POD-NN")
+    points: int = Field(1000, ge=1, description="nodes at which DeepONet is trained")
+    pod_nn: PerceptronTable = Field(default_factory=PerceptronTable, description="its size")
+    deeponet: Architecture = Field(
+        default_factory=lambda: Architecture(width=128, depth=3, basis=64, activation="gelu"),
+        description="its size",
+    )
+    training: Training = Field(
+        default_factory=lambda: Training(steps=20000, batch=64, rate=2e-3), description="of both"
+    )
+
+
 class Output(Table):
     """What is written."""
 
@@ -57,6 +76,7 @@ class Case(AnyCase, Equation):
     rtol: float = Field(1e-12, gt=0, lt=1e-2, description="of the residual in CG")
     reduced: Reduced = Field(default_factory=Reduced, description="the reduced basis")
     online: Online = Field(default_factory=Online, description="where it is evaluated")
+    trained: Trained | None = Field(None, description="networks to compare with; none if left out")
     output: Output = Field(default_factory=Output, description="what is written")
 
     @model_validator(mode="after")

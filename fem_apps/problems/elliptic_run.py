@@ -58,6 +58,12 @@ def run_case(case: Case, run: Run) -> dict[str, object]:
     with run.phase("test"):
         tests = sample(case, case.reduced.test, [case.seed, TEST])
         table = certify(run, model, offline, reduced, tests)
+    trained = {}
+    if case.trained is not None:
+        from fem_apps.problems.elliptic_trained import train_and_test
+
+        with run.phase("training"):
+            trained = train_and_test(case, run, model, offline, tests)
     with run.phase("online"):
         answers = evaluate(case, run, reduced)
     with run.phase("pictures"):
@@ -72,6 +78,7 @@ def run_case(case: Case, run: Run) -> dict[str, object]:
         "cg_iterations_max": max(steps),
         "terms": D.fields.shape[1],
         "interpolation_error": None if exact is None else float(exact.errors[-1]),
+        **trained,
         **answers,
     }
 

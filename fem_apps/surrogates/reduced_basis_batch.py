@@ -30,7 +30,7 @@ class BatchSolver:
         self._operators = np.ascontiguousarray(model.operators[:, rows, columns])
         self._loads = np.ascontiguousarray(model.loads)
         # without the rows that are zero, G^T G = R^T R with R square: the shortest that is stable
-        R = np.linalg.qr(model.residual, mode="r")
+        R: np.ndarray = np.asarray(np.linalg.qr(model.residual, mode="r"))
         self._residual = np.ascontiguousarray(R.T)
 
     def coefficients(self, mu: np.ndarray) -> np.ndarray:
