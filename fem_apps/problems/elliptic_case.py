@@ -44,6 +44,13 @@ class Online(Table):
     extrapolate: bool = Field(False, description="allow parameters outside the trained ranges")
 
 
+class Sweep(Table):
+    """The `[sweep]` table: many full and reduced solutions, of which the quantities are kept."""
+
+    samples: int = Field(10000, ge=1, description="random parameters")
+    rtol: float = Field(1e-8, gt=0, lt=1e-2, description="of the residual of full solutions")
+
+
 class Trained(Table):
     """The `[trained]` table: networks trained on full solutions, to compare with."""
 
@@ -76,6 +83,7 @@ class Case(AnyCase, Equation):
     rtol: float = Field(1e-12, gt=0, lt=1e-2, description="of the residual in CG")
     reduced: Reduced = Field(default_factory=Reduced, description="the reduced basis")
     online: Online = Field(default_factory=Online, description="where it is evaluated")
+    sweep: Sweep | None = Field(None, description="full and reduced solutions; none if left out")
     trained: Trained | None = Field(None, description="networks to compare with; none if left out")
     output: Output = Field(default_factory=Output, description="what is written")
 
@@ -87,6 +95,8 @@ class Case(AnyCase, Equation):
             )
         if not self.ranges:
             raise ValueError("no parameters: give [parameters] or a diffusion that has its own")
+        if self.sweep is not None and not (self.diffusion.affine and self.quantities):
+            raise ValueError("sweep: for affine diffusions, and with [[quantities]] to be kept")
         for mu in self.online.parameters:
             if len(mu) != len(self.ranges):
                 raise ValueError(

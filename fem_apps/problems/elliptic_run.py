@@ -28,7 +28,7 @@ from fem_apps.surrogates.reduced_basis_online import ReducedModel, save
 
 log = logging.getLogger(__name__)
 
-TRAINING, TEST, SNAPSHOTS, INTERPOLATION = 1, 2, 3, 4  # streams of random numbers
+TRAINING, TEST, SNAPSHOTS, INTERPOLATION, SWEEP = 1, 2, 3, 4, 6  # streams of random numbers
 # errors this near to the solver's are not compared with bounds
 SOLVED = 1e-10
 
@@ -58,12 +58,15 @@ def run_case(case: Case, run: Run) -> dict[str, object]:
     with run.phase("test"):
         tests = sample(case, case.reduced.test, [case.seed, TEST])
         table = certify(run, model, offline, reduced, tests)
-    trained = {}
+    trained: dict[str, Any] = {}
     if case.trained is not None:
         from fem_apps.problems.elliptic_trained import train_and_test
 
         with run.phase("training"):
-            trained = train_and_test(case, run, model, offline, tests)
+            trained |= train_and_test(case, run, model, offline, tests)
+    if case.sweep is not None:
+        with run.phase("sweep"):
+            trained |= sweep_both(case, run, D, offline, reduced)
     with run.phase("online"):
         answers = evaluate(case, run, reduced)
     with run.phase("pictures"):
@@ -232,6 +235,45 @@ def summary(errors: np.ndarray, bounds: np.ndarray, norms: np.ndarray) -> dict[s
         "effectivity_mean": float(eff.mean()),
         "effectivity_max": float(eff.max()),
         "violations": int((bounds[shown] < errors[shown] * (1 - 1e-9)).sum()),
+    }
+
+
+def sweep_both(
+    case: Case, run: Run, D: Discretisation, offline: Offline, reduced: ReducedModel
+) -> dict[str, Any]:
+    """Quantities at many parameters by full and by reduced solutions, `sweep.csv`. Collective."""
+    from fem_apps.problems.elliptic_sweep import sweep
+    from fem_apps.surrogates.reduced_basis_batch import BatchSolver
+
+    assert case.sweep is not None
+    mus = sample(case, case.sweep.samples, [case.seed, SWEEP])
+    online = BatchSolver(reduced)
+    online.coefficients(mus[:1])  # compile
+    begun = clock.perf_counter()
+    c = online.coefficients(mus)
+    by_reduced, bounds = c @ reduced.outputs.T, online.error_bound(mus, c)
+    online_time = clock.perf_counter() - begun
+    full = np.empty_like(by_reduced)
+    before, begun = len(D.solver.iterations), clock.perf_counter()
+    for done, (k, u) in enumerate(sweep(D, reduced, offline.basis.vectors, mus, case.sweep.rtol)):
+        full[k] = total(run.comm, D.quantities @ u)
+        run.progress.update((done + 1) / len(mus), f"full solution {done + 1} of {len(mus)}")
+        if done % 64 == 0 and run.asked_to_stop():
+            raise Interrupted("interrupted while sweeping; continue with --restart")
+    full_time = clock.perf_counter() - begun
+    names = [q.name for q in case.quantities]
+    with History(run.comm, run.folder / "sweep.csv") as out:
+        for mu, q, r, d in zip(mus, full, by_reduced, bounds, strict=True):
+            row = dict(zip(reduced.ranges, mu, strict=True))
+            row |= {f"{n}_full": v for n, v in zip(names, q, strict=True)}
+            row |= {f"{n}_reduced": v for n, v in zip(names, r, strict=True)}
+            out.write(row | {"bound": d})
+    error = np.abs(by_reduced - full).max(axis=0) / np.abs(full).max(axis=0)
+    return {
+        "sweep_error_max": float(error.max()),
+        "sweep_cg_iterations": sum(D.solver.iterations[before:]) / len(mus),
+        "full_solves_per_second": len(mus) / full_time,
+        "reduced_solves_per_second": len(mus) / online_time,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time as clock
 from dataclasses import replace
 from itertools import product as cartesian
 from typing import Any
@@ -302,12 +303,13 @@ def measure(
     last = network.layers[-1]
     # the present width is the output of a network that ends before its last layer
     head = Network((*hidden[:-1], replace(hidden[-1], activation=None)))
-    values = np.empty((0, head.outputs))
+    values, begun = np.empty((0, head.outputs)), clock.perf_counter()
     for i in range(0, len(mine), 8):
         values = np.vstack([values, head(tests[mine[i : i + 8]])])
         run.progress.update((i + 8) / max(len(mine), 1) / 2, f"network, parameter {i + 1}")
         if run.signalled:
             break
+    seconds = clock.perf_counter() - begun
     if run.asked_to_stop():
         raise Interrupted("interrupted while testing; continue with --restart")
     values = np.concatenate(run.comm.allgather(values))
@@ -329,6 +331,7 @@ def measure(
         "error_max": float(np.max(errors)),
         "error_mean": float(np.mean(errors)),
         "network_error_max": float(np.max(to_reduced)),
+        "network_seconds": seconds / max(len(mine), 1),
     }
 
 
