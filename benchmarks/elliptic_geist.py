@@ -1,6 +1,6 @@
 """Test cases T1 to T4 of Geist et al. (arXiv 2004.12131): reduced bases and trained networks on the same problem.
 
-    ./run_mpi.sh python3 benchmarks/elliptic_geist.py [--small]
+    ./run_mpi.sh python3 benchmarks/elliptic_geist.py [--small] [--h 0.04]
 
 Prints the table of docs/parametric_elliptic.md: largest relative error in the H1 seminorm over the test set by N, and
 of POD-NN and DeepONet trained on full solutions.
@@ -36,7 +36,9 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--small", action="store_true", help="coarse and short, for the tests")
-    small = parser.parse_args().small
+    parser.add_argument("--h", type=float, default=0.04, help="mesh size")
+    given = parser.parse_args()
+    small = given.small
     print(
         "| case | parameters | "
         + " | ".join(f"N = {n}" for n in SIZES)
@@ -44,7 +46,8 @@ if __name__ == "__main__":
     )
     print("|---|---|" + "---|" * (len(SIZES) + 3))
     more = ["output.pictures=false", "output.fields=false"]
-    more += ["trained.samples=600", "trained.training.steps=6000", "trained.points=500"]
+    more += [f"mesh.parameters.h={given.h}"]
+    more += ["trained.samples=500", "trained.training.steps=3000", "trained.points=300"]
     if small:
         more += ["mesh.parameters.h=0.15", "trained.samples=20", "trained.training.steps=50"]
         more += ["reduced.training=20", "reduced.test=5", "reduced.interpolation_samples=20"]
