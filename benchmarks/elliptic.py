@@ -249,7 +249,7 @@ def poisson(rounds, small):
         return task
 
     ours = solver("ours", {**options(2), "ksp_rtol": 1e-5})
-    peer = solver("defaults", {"ksp_max_it": 2000})
+    peer = solver("defaults", {"ksp_max_it": 500})
     tasks, machine = ceilings(small)
     times = interleaved(1, ours=ours, defaults=peer, **tasks)
     report("Poisson", f"{V.dofmap.index_map.size_global} dofs", times, ours="ours", peer="defaults",

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from fem_apps.errors import CaseError
+from fem_apps.errors import CaseError, SolveError
 from fem_apps.surrogates.reduced_basis import Offline, Span, pod, weak_greedy
+from fem_apps.surrogates.reduced_basis_batch import BatchSolver
 from fem_apps.surrogates.reduced_basis_online import ReducedModel, load, save
 
 
@@ -174,3 +175,18 @@ def test_empty_model_is_certified_by_the_load(rod):
     mu = np.array([[0.2, 0.5, 1.0]])
     exact = rod.norm(rod.solve(mu[0]))
     assert offline.reduced().error_bound(mu)[0] >= exact
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 5])
+def test_batches_give_the_same(basis, n):
+    """Numbers of parameters that do not fill a batch too; sizes with left-over terms."""
+    model = basis[0].reduced().of_size(n)
+    batch = BatchSolver(model)
+    for count in (1, 63, 130):
+        mus = np.random.default_rng(7).uniform(0.1, 1, (count, 3))
+        u = batch.coefficients(mus)
+        np.testing.assert_allclose(u, model.coefficients(mus), rtol=1e-10, atol=1e-14)
+        wanted = model.error_bound(mus)
+        np.testing.assert_allclose(batch.error_bound(mus, u), wanted, rtol=1e-5, atol=1e-12)
+    with pytest.raises(SolveError, match="positive definite"):
+        batch.coefficients(np.array([[-1.0, -1.0, -1.0]]))
