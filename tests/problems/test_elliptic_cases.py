@@ -144,3 +144,6 @@ def test_every_family_is_certified(tmp_path, monkeypatch, capsys):
         assert status == 0, (name, lines)
         assert metrics["violations"] == 0, (name, metrics)
         assert metrics["effectivity_min"] >= 1 - 1e-9, name
+        stored = load_reduced(folder / "run" / "reduced.npz")
+        middle = np.array([[0.5 * (a + b) for a, b in stored.ranges.values()]])
+        assert np.isfinite(stored.error_bound(middle)).all(), name

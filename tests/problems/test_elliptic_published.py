@@ -42,8 +42,20 @@ def test_rbnicsx_tutorial_01():
 
 # blocks, least mu, N -> largest and mean relative error, largest effectivity of pyMOR 2026.1.1
 PYMOR = [
-    ((2, 2), 0.1, {4: (4.1e-1, 2.3e-1), 10: (3.6e-2, 1.8e-2), 20: (1.8e-3, 9.5e-4)}, 4.8),
-    ((3, 2), 0.1, {6: (5.3e-1, 2.5e-1), 10: (2.7e-1, 1.4e-1), 20: (3.2e-2, 2.0e-2)}, 5.2),
+    (
+        (2, 2),
+        0.1,
+        {4: (4.1e-1, 2.3e-1), 10: (3.6e-2, 1.8e-2), 20: (1.8e-3, 9.5e-4), 30: (1.9e-4, 1.2e-4)},
+        4.8,
+    ),
+    (
+        (3, 2),
+        0.1,
+        {6: (5.3e-1, 2.5e-1), 10: (2.7e-1, 1.4e-1), 20: (3.2e-2, 2.0e-2), 30: (1.1e-2, 6.3e-3)},
+        5.2,
+    ),
+    ((3, 3), 0.1, {10: (3.1e-1, 1.8e-1), 20: (1.5e-1, 8.4e-2), 40: (1.8e-2, 1.2e-2)}, 6.1),
+    ((3, 2), 1e-4, {10: (7.9e-1, 6.0e-1), 30: (4.3e-2, 2.1e-2)}, 63),
 ]
 
 
@@ -71,4 +83,10 @@ def test_pymor_thermal_block(counts, least, rows, effectivity):
         assert relative.mean() < 1.3 * mean
         eff = reduced.error_bound(mus) / e
         assert eff.min() >= 1
-        assert eff.max() < 1 / least
+        assert eff.max() < 1.5 * effectivity
+        print(
+            counts,
+            least,
+            n,
+            f"{relative.max():.1e} {relative.mean():.1e} {eff.mean():.1f} {eff.max():.1f}",
+        )
