@@ -22,7 +22,8 @@ class NetworkTable(Table):
         1e-4,
         gt=0,
         lt=1,
-        description="accuracy: |u_net - u_h|_X <= epsilon |u_h|_X for all parameters",
+        description="accuracy |u_net - u_h|_X / |u_h|_X: the basis by its bound over the training "
+        "parameters, the network for all",
     )
     activation: Literal["relu", "square", "relu2"] = Field(
         "relu", description="of the hidden layers"
