@@ -26,7 +26,7 @@ from fem_apps.mpi import extremes
 from fem_apps.problems.elliptic import Space
 from fem_apps.problems.elliptic_coefficients import Equation
 from fem_apps.problems.elliptic_matrix import assemble_in_place
-from fem_apps.problems.elliptic_solver import EllipticSolver
+from fem_apps.problems.elliptic_solver import SPREAD, EllipticSolver
 
 
 class FieldOperator:
@@ -70,6 +70,7 @@ class FieldOperator:
         )
         self._tangent = fem.form(-self._da * ufl.inner(ufl.grad(self._u), ufl.grad(v)) * space.dx)
         self._direct, self._factor = direct, None
+        self._last: np.ndarray | None = None  # the field of the preconditioner
         self._cg = EllipticSolver(space.comm, V.mesh.topology.dim, rtol)
 
     @property
@@ -88,6 +89,9 @@ class FieldOperator:
             raise CaseError(
                 f"the diffusion coefficient is not positive: its least value is {low:g}"
             )
+        if self._last is None or _ratio(self.space.comm, a / self._last) > SPREAD:
+            self._cg.renew()
+            self._last = a.copy()
         _fill(self._a, a)
         assemble_in_place(self.mat, self._form, self.space.bcs)
         if self._factor is not None:
@@ -136,6 +140,11 @@ class FieldOperator:
         out = _vector(self._tangent)
         out[self.space.fixed] = 0.0
         return out
+
+
+def _ratio(comm: Any, x: np.ndarray) -> float:
+    low, high = extremes(comm, x)
+    return high / low
 
 
 def _fill(f: Any, values: np.ndarray) -> None:

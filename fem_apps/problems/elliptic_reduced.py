@@ -19,7 +19,7 @@ from fem_apps.fem.solvers import factorised, solve
 from fem_apps.mpi import extremes, on_rank_zero, total
 from fem_apps.problems.elliptic import Discretisation
 from fem_apps.problems.elliptic_bounds import enclosing_boxes
-from fem_apps.problems.elliptic_coefficients import Equation
+from fem_apps.problems.elliptic_coefficients import Equation, LogNormal
 from fem_apps.problems.elliptic_interpolated import Exact
 from fem_apps.problems.elliptic_solver import EllipticSolver
 from fem_apps.problems.elliptic_stored import model_functions
@@ -77,6 +77,9 @@ class EllipticModel:
                 raise CaseError("the energy at the middle of the parameter ranges is no norm")
         self._least = extremes(space.comm, weight)[0]
         self.boxes = gathered_boxes(space.comm, D.fields / weight[:, None])
+        self._feature_boxes = None
+        if exact is not None and isinstance(D.equation.diffusion, LogNormal):
+            self._feature_boxes = gathered_boxes(space.comm, exact.features.T)
         made = model_functions(self.functions())
         self.theta, self.theta_load = made["theta"], made["theta_load"]
         self.bound, self.gap = made["bound"], made["gap"]
@@ -145,6 +148,7 @@ class EllipticModel:
             "extra": None if self._extra is None else self._extra.tolist(),
             "terms": self._Q,
             "interpolation": inter,
+            "feature_boxes": self._feature_boxes and [b.tolist() for b in self._feature_boxes],
             "least": self._least,
             "product": self.product,
         }

@@ -8,6 +8,7 @@ import numpy as np
 from mpi4py import MPI
 from petsc4py import PETSc
 
+from fem_apps.errors import SolveError
 from fem_apps.fem.solvers import set_options, solve
 
 # a preconditioner of an earlier matrix is kept while CG takes at most EXTRA more steps than with a
@@ -33,6 +34,10 @@ class EllipticSolver:
         self._mat: PETSc.Mat | None = None
         self._theta: np.ndarray | None = None
         self._set = self._stale = False
+
+    def renew(self) -> None:
+        """Make the preconditioner again at the next solve."""
+        self._stale = True
 
     def solve(
         self,
@@ -72,7 +77,17 @@ class EllipticSolver:
         if start is not None:
             x.array_w[:] = start
         ksp.setTolerances(rtol=rtol or self.rtol, atol=1e-300)
-        steps = solve(ksp, rhs, x, "CG of the elliptic equation")
+        what = "CG of the elliptic equation"
+        try:
+            steps = solve(ksp, rhs, x, what)
+        except SolveError:
+            if fresh:
+                raise
+            fresh = True  # the preconditioner of another matrix was not good enough
+            ksp.getPC().setReusePreconditioner(False)
+            ksp.setOperators(A)
+            x.array_w[:] = 0.0 if start is None else start
+            steps = solve(ksp, rhs, x, what)
         self.iterations.append(steps)
         if fresh:
             self._fresh, self.setups = steps, self.setups + 1

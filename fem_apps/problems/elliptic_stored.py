@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fem_apps.problems.elliptic_bounds import coercivity_bound
-from fem_apps.problems.elliptic_coefficients import Equation
+from fem_apps.problems.elliptic_bounds import box_bound, coercivity_bound
+from fem_apps.problems.elliptic_coefficients import Equation, LogNormal
 from fem_apps.surrogates.empirical_interpolation import Interpolation
 from fem_apps.surrogates.reduced_basis_online import ReducedModel, load
 
@@ -33,6 +33,8 @@ def model_functions(stored: dict[str, Any]) -> dict[str, Any]:
         arrays = {k: np.array(v) for k, v in stored["interpolation"].items()}
         inter = coefficient = Interpolation(equation.diffusion.at, **arrays)
 
+    modes = stored["feature_boxes"] and [np.array(b) for b in stored["feature_boxes"]]
+
     def theta(mu: Any, xp: Any = np) -> Any:
         of_a = coefficient.theta(equation.named(mu), xp)
         return xp.concatenate([of_a, equation.theta_operator(mu, xp)], axis=-1)
@@ -52,7 +54,11 @@ def model_functions(stored: dict[str, Any]) -> dict[str, Any]:
         low = low - gap(mu, xp)
         if stored["product"] == "energy":
             return low
-        return xp.maximum(low, equation.diffusion.lower(equation.named(mu), xp))
+        known = equation.diffusion.lower(equation.named(mu), xp)
+        if modes is not None and isinstance(equation.diffusion, LogNormal):
+            d = equation.diffusion
+            known = xp.exp(d.mean + box_bound(modes[0], modes[1], mu[..., -d.terms :], xp))
+        return xp.maximum(low, known)
 
     return {
         "theta": theta,

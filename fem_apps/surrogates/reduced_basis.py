@@ -211,18 +211,24 @@ def weak_greedy(
         Every step; the last one has index -1 where it only measured the final bound.
     """
     done: list[Step] = []
+    taken = np.zeros(len(training), dtype=bool)
     for s in steps or []:
+        taken[s.index] = True
         offline.extend(offline.model.solve(s.mu))
         done.append(s)
     while True:
         values = offline.reduced().error_bound(training, relative=relative)
         at = int(values.argmax())
-        step = Step(offline.size, float(values[at]), at, training[at])
-        if offline.size >= size or step.largest <= tolerance:
-            return [*done, Step(step.size, step.largest, -1, step.mu)]
-        if not offline.extend(offline.model.solve(training[at])):
-            # nothing left that rounding does not hide
-            return [*done, Step(step.size, step.largest, -1, step.mu)]
+        last = Step(offline.size, float(values[at]), -1, training[at])
+        if offline.size >= size or last.largest <= tolerance:
+            return [*done, last]
+        if offline.model.gap is not None:
+            # the gap of an approximate operator stays where a snapshot has been taken
+            at = int(np.where(taken, -1.0, values).argmax())
+        if taken[at] or not offline.extend(offline.model.solve(training[at])):
+            return [*done, last]  # nothing left that rounding does not hide
+        taken[at] = True
+        step = Step(last.size, float(values[at]), at, training[at])
         done.append(step)
         if after is not None:
             after(step)
