@@ -37,6 +37,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("--small", action="store_true", help="coarse and short, for the tests")
     parser.add_argument("--h", type=float, default=0.04, help="mesh size")
+    parser.add_argument("--only", default="", help="rows whose name has this text")
     given = parser.parse_args()
     small = given.small
     print(
@@ -52,6 +53,8 @@ if __name__ == "__main__":
         more += ["mesh.parameters.h=0.15", "trained.samples=20", "trained.training.steps=50"]
         more += ["reduced.training=20", "reduced.test=5", "reduced.interpolation_samples=20"]
     for name, example, overrides in CASES[:: 3 if small else 1]:
+        if given.only not in name:
+            continue
         case = load(EXAMPLES / f"{example}.toml", [*overrides, *more])
         with tempfile.TemporaryDirectory() as folder:
             run = open_run(MPI.COMM_WORLD, case, Path(folder) / "run")

@@ -76,6 +76,10 @@ KINDS: dict[str, Kind] = {
         "fem_apps.control.null_control",
         "heat and wave equations brought to rest at T: the least control, and all others as a set",
     ),
+    "kernel-inference": Kind(
+        "fem_apps.inverse.interaction_kernels",
+        "which interaction potential W explains noisy densities or particle paths",
+    ),
 }
 
 
