@@ -66,7 +66,7 @@ KINDS: dict[str, Kind] = {
     ),
     "null-control": Kind(
         "fem_apps.control.null_control",
-        "heat and wave brought to rest at T: the control of least norm (HUM), and all others",
+        "heat and wave equations brought to rest at T: the least control, and all others as a set",
     ),
     "set-valued-control": Kind(
         "fem_apps.control.set_valued",
@@ -75,6 +75,14 @@ KINDS: dict[str, Kind] = {
     "kernel-inference": Kind(
         "fem_apps.inverse.interaction_kernels",
         "which interaction potential W explains noisy densities or particle paths",
+    ),
+    "parametric-elliptic": Kind(
+        "fem_apps.problems.elliptic_case",
+        "-div(a(x; mu) grad u) + c u = f for all mu: finite elements, certified reduced bases",
+    ),
+    "strassen-network": Kind(
+        "fem_apps.surrogates.strassen_case",
+        "mu -> u of a parametric elliptic problem as a network built from Strassen multiplication",
     ),
 }
 

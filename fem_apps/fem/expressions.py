@@ -104,6 +104,13 @@ class Expression:
             values = _evaluate(self._tree, names, _numpy_functions(), np.float64)
         return np.array(np.broadcast_to(values, x.shape[1:]), dtype=np.float64)
 
+    def jax(self, x: Any, t: Any = 0.0, **parameters: Any) -> Any:
+        """As `numpy`, traceable by JAX; parameters may be arrays that broadcast with (n,)."""
+        import jax.numpy as jnp
+
+        names = self._names(len(x), list(x), t, parameters)
+        return _evaluate(self._tree, names, _jax_functions(), jnp.asarray)
+
     def ufl(self, mesh: Any, t: Any = 0.0, parameters: Mapping[str, Any] | None = None) -> Any:
         """The UFL expression on a mesh.
 
@@ -380,6 +387,16 @@ def _numpy_functions() -> dict[str, Any]:
         "or": np.logical_or,
         "not": np.logical_not,
     }
+
+
+def _jax_functions() -> dict[str, Any]:
+    import jax.numpy as jnp
+    from jax.scipy.special import erf
+
+    same = {
+        name: getattr(jnp, f.__name__) for name, f in _numpy_functions().items() if name != "erf"
+    }
+    return {**same, "erf": erf}
 
 
 def _ufl_functions() -> dict[str, Any]:

@@ -12,8 +12,9 @@ from fem_apps.errors import CaseError
 from fem_apps.output.history import read_history
 from fem_apps.output.plot_style import png, style
 
-TIME = ("time", "t")
-NOT_SHOWN = {*TIME, "step"}
+# what a history is drawn against, the first that it has
+TIME = ("time", "t", "step")
+NOT_SHOWN = set(TIME)
 MAX_PANELS = 9
 
 
@@ -58,7 +59,7 @@ def history(path: Path) -> bytes | None:
         ax.set_visible(False)
     for j in range(width):
         lowest = [ax for ax in axes[:, j] if ax.get_visible()][-1]
-        lowest.set_xlabel("time")
+        lowest.set_xlabel("time" if name == "t" else name)
         lowest.tick_params(labelbottom=True)
     return png(figure)
 

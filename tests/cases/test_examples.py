@@ -50,6 +50,63 @@ SMALL = {
     "null_control/heat_square": ["mesh.parameters.h=0.2", "time.steps=10", "hum.modes=5"],
     "null_control/wave_set": SMALL_SET,
     "null_control/wave_bounded": SMALL_SET,
+    "parametric_elliptic/thermal_block": [
+        "mesh.parameters.h=0.1",
+        "reduced.size=8",
+        "reduced.training=100",
+        "reduced.test=20",
+    ],
+    "parametric_elliptic/thermal_block_sweep": [
+        "mesh.parameters.h=0.2",
+        "reduced.size=6",
+        "reduced.training=50",
+        "reduced.test=5",
+        "sweep.samples=50",
+        "trained.samples=10",
+        "trained.training.steps=20",
+    ],
+    "parametric_elliptic/geist_t1": [
+        "mesh.parameters.h=0.15",
+        "reduced.size=6",
+        "reduced.training=40",
+        "reduced.test=10",
+        "reduced.interpolation_samples=30",
+    ],
+    "parametric_elliptic/geist_t2": [
+        "mesh.parameters.h=0.15",
+        "reduced.size=6",
+        "reduced.training=40",
+        "reduced.test=10",
+        "reduced.interpolation_samples=30",
+    ],
+    "parametric_elliptic/geist_t3": [
+        "mesh.parameters.h=0.15",
+        "reduced.size=6",
+        "reduced.training=40",
+        "reduced.test=10",
+        "reduced.interpolation_samples=30",
+    ],
+    "parametric_elliptic/geist_t4": [
+        "mesh.parameters.h=0.15",
+        "reduced.size=6",
+        "reduced.training=40",
+        "reduced.test=10",
+        "reduced.interpolation_samples=30",
+    ],
+    "parametric_elliptic/log_normal": [
+        "mesh.parameters.h=0.15",
+        "reduced.size=6",
+        "reduced.training=40",
+        "reduced.test=10",
+        "reduced.interpolation_samples=30",
+    ],
+    "parametric_elliptic/disc": ["mesh.parameters.h=0.3", "reduced.test=20"],
+    "parametric_elliptic/strassen_network": [
+        "mesh.parameters.h=0.2",
+        "network.epsilon=0.05",
+        "reduced.training=50",
+        "reduced.test=3",
+    ],
     "kernel_inference/benchmark_a": ["mesh.parameters.h=0.106", "data.snapshots=21", *VERIFY],
     "kernel_inference/benchmark_b": ["mesh.parameters.h=0.106", "data.snapshots=21", *VERIFY],
     "kernel_inference/benchmark_c": ["mesh.parameters.h=0.106", "data.snapshots=21", *VERIFY],
@@ -78,6 +135,13 @@ METRICS = {
     },
     "null-control": {"control_norm", "final_state", "cg_iterations"},
     "set-valued-control": {"hausdorff", "final_state", "linear_baseline"},
+    "parametric-elliptic": {
+        "basis_size",
+        "reduced_error_max",
+        "effectivity_min",
+        "effectivity_max",
+    },
+    "strassen-network": {"weights", "layers", "error_max", "epsilon"},
     "kernel-inference": {"kernel_error", "support_exact", "w2_max", "w2_bound"},
 }
 CASES = sorted(str(p.relative_to(EXAMPLES).with_suffix("")) for p in EXAMPLES.rglob("*.toml"))
@@ -103,12 +167,18 @@ def test_example(name, tmp_path, monkeypatch):
     assert summary["status"] == "done"
     assert METRICS[summary["kind"]] <= set(metrics)
     if name not in NO_FIELDS and not name.endswith(("swarm_1d", "swarm_2d", "pedestrians")):
+    if not name.endswith(("swarm_1d", "swarm_2d", "pedestrians", "strassen_network")):
         assert (out / "fields.bp").exists() or (out / "fields.xdmf").exists()
     if summary["kind"] == "aggregation-diffusion":
         assert metrics["mass_drift"] <= 1e-12
         assert metrics["min_density"] >= 0
         assert metrics["energy_increase"] <= 1e-10
         assert math.isfinite(metrics["free_energy"])
+    if summary["kind"] == "parametric-elliptic":
+        assert metrics["violations"] == 0
+        assert metrics["effectivity_min"] >= 1 - 1e-9
+    if summary["kind"] == "strassen-network":
+        assert metrics["error_max"] <= metrics["epsilon"]
     if pictures:
         assert {p.name for p in out.glob("*.png")} >= {"field.png", "evolution.png", "history.png"}
         assert (out / "animation.gif").stat().st_size > 10_000

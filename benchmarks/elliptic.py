@@ -1,0 +1,265 @@
+"""Parametric elliptic problems against pyMOR, DOLFINx's LinearProblem, and PETSc's defaults.
+
+    ./run_mpi.sh python3 benchmarks/elliptic.py [--small] [--only online,sweep,reassembly,poisson]
+
+online: 10^4 reduced solves and error bounds, against rom.solve and rom.estimate_error of pyMOR with the same
+matrices and the same basis (CoerciveRBReductor). sweep: full solves of a thermal block to a relative residual of 1e-8,
+against LinearProblem with CG and BoomerAMG for every parameter. reassembly: the matrix of a parameter, against
+assemble_matrix in place. poisson: one solve, against PETSc's default solver (GMRES, ILU).
+"""
+
+from measure import arguments, ceilings, interleaved, report  # isort: skip  sets the thread counts
+
+from time import process_time
+
+import numpy as np
+import ufl
+from dolfinx import fem
+from dolfinx.fem import petsc as fem_petsc
+from mpi4py import MPI
+
+from fem_apps.meshing import MeshCase, build
+from fem_apps.problems.elliptic import discretise
+from fem_apps.problems.elliptic_coefficients import Equation
+from fem_apps.problems.elliptic_matrix import assemble_in_place
+from fem_apps.problems.elliptic_reduced import EllipticModel
+from fem_apps.problems.elliptic_solver import options
+from fem_apps.problems.elliptic_sweep import sweep
+from fem_apps.surrogates.reduced_basis import Offline, weak_greedy
+from fem_apps.surrogates.reduced_basis_batch import BatchSolver
+
+
+def thermal_block(h, rtol=1e-10):
+    data = build(MPI.COMM_SELF, MeshCase(geometry="blocks", parameters={"h": h}))
+    return discretise(data, Equation(), rtol=rtol)
+
+
+def greedy(D, size, training=500):
+    offline = Offline(EllipticModel(D))
+    weak_greedy(offline, np.random.default_rng(0).uniform(0.1, 1, (training, 4)), size)
+    return offline
+
+
+def pymor_model(D, offline, N):
+    """PyMOR's reduced model of the same matrices, product and basis."""
+    import scipy.sparse as sp
+    from pymor.core.logger import set_log_levels
+    from pymor.models.basic import StationaryModel
+    from pymor.operators.constructions import LincombOperator, VectorOperator
+    from pymor.operators.numpy import NumpyMatrixOperator
+    from pymor.parameters.functionals import (
+        ExpressionParameterFunctional,
+        ProjectionParameterFunctional,
+    )
+    from pymor.reductors.coercive import CoerciveRBReductor
+
+    set_log_levels({"pymor": "ERROR"})
+
+    def csr(A):
+        indptr, columns, values = A.getValuesCSR()
+        return sp.csr_matrix((values, columns, indptr))
+
+    parts = [csr(D.matrix.combine(np.eye(4)[q])) for q in range(4)]
+    held = sp.diags(np.isin(np.arange(len(D.space.lift)), D.space.fixed).astype(float))
+    # the identity of held rows is in every part: once is enough
+    operators = [NumpyMatrixOperator((A - held).tocsr()) for A in parts] + [
+        NumpyMatrixOperator(held.tocsr())
+    ]
+    operator = LincombOperator(
+        operators, [ProjectionParameterFunctional("mu", 4, i) for i in range(4)] + [1.0]
+    )
+    b = operator.range.from_numpy(D.right_sides[0][:, None])
+    product = NumpyMatrixOperator(csr(offline.model.X))
+    fom = StationaryModel(operator, VectorOperator(b), products={"x": product})
+    reductor = CoerciveRBReductor(
+        fom,
+        RB=operator.source.from_numpy(offline.basis.vectors[:, :N].copy()),
+        product=product,
+        coercivity_estimator=ExpressionParameterFunctional("min(mu)", {"mu": 4}),
+        check_orthonormality=False,
+    )
+    return reductor.reduce()
+
+
+def online(rounds, small):
+    """B1, B2: batches of 10^4 online."""
+    D = thermal_block(0.1 if small else 0.02)
+    N, S, part = 20, 1000 if small else 10_000, 50 if small else 200
+    offline = greedy(D, N, 100)
+    model = offline.reduced()
+    try:
+        rom = pymor_model(D, offline, model.size)
+    except ImportError as e:
+        print(f"B1, B2 skipped: pyMOR is not here ({e}); pip install pymor")
+        return
+    mus = np.random.default_rng(1).uniform(0.1, 1, (S, 4))
+    peers = [rom.parameters.parse(list(mu)) for mu in mus[:part]]
+    batch = BatchSolver(model)
+    u = batch.coefficients(mus)
+    theirs = np.array([rom.solve(mu).to_numpy().ravel() for mu in peers])
+    same = np.abs(theirs - u[:part]).max() / np.abs(u).max()
+    bounds = np.array([float(np.ravel(rom.estimate_error(mu))[0]) for mu in peers])
+    same_bound = np.abs(batch.error_bound(mus[:part]) / bounds - 1).max()
+    assert same < 1e-10, same
+    tasks, machine = ceilings(small)
+    times = interleaved(
+        rounds,
+        batch=lambda: batch.coefficients(mus),
+        bound=lambda: batch.error_bound(mus, u),
+        numpy=lambda: model.coefficients(mus),
+        pymor=lambda: [rom.solve(mu) for mu in peers],
+        pymor_bound=lambda: [rom.estimate_error(mu) for mu in peers],
+        **tasks,
+    )
+    size = f"N={model.size}, {S} parameters"
+    flops = 2 * S * (model.size**3 / 6 + model.size**2 * (1 + 0.5 * 4))
+    gemm = machine(times)[1]
+    share = f"{flops / times['batch'][0] / 1e9 / gemm:.0%} of GEMM"
+    report("B1", size, times, ours="batch", peer="pymor", scale=S / part,
+           agreement=f"difference {same:.1e}, {share}", machine=machine(times))  # fmt: skip
+    report(
+        "B1",
+        size,
+        times,
+        ours="batch",
+        peer="numpy",
+        agreement="same model",
+        machine=machine(times),
+    )
+    report("B2", size, times, ours="bound", peer="pymor_bound", scale=S / part,
+           agreement=f"difference {same_bound:.1e}", machine=machine(times))  # fmt: skip
+
+
+def linear_problem(D, a):
+    """DOLFINx's LinearProblem as its demos use it, CG with BoomerAMG, made once."""
+    V = D.space.V
+    u, v = ufl.TrialFunction(V), ufl.TestFunction(V)
+    form = a * ufl.inner(ufl.grad(u), ufl.grad(v)) * ufl.dx
+    load = fem.Constant(V.mesh, 1.0) * v * ufl.dx
+    settings = {
+        "ksp_type": "cg",
+        "ksp_rtol": 1e-8,
+        "pc_type": "hypre",
+        "pc_hypre_type": "boomeramg",
+    }
+    return fem_petsc.LinearProblem(form, load, bcs=D.space.bcs, petsc_options=settings)
+
+
+def full_sweep(rounds, small):
+    """B3: full solves per second."""
+    D = thermal_block(0.05 if small else 0.0043, 1e-8)
+    begun = process_time()
+    offline = greedy(D, 30 if small else 96, 200)
+    spent = process_time() - begun
+    reduced, basis = offline.reduced(), np.ascontiguousarray(offline.basis.vectors)
+    mus = np.random.default_rng(1).uniform(0.1, 1, (64 if small else 256, 4))
+    part = 2 if small else 4
+    a = fem.Function(D.space.W)
+    problem = linear_problem(D, a)
+
+    def theirs():
+        out = []
+        for mu in mus[:part]:
+            a.x.array[:] = D.fields @ mu
+            out.append(problem.solve().x.array.copy())
+        return out
+
+    before = len(D.solver.iterations)
+    found = dict(sweep(D, reduced, basis, mus, 1e-8))
+    steps = sum(D.solver.iterations[before:]) / len(mus)
+    model = offline.model
+    difference = max(model.norm(found[k] - u) / model.norm(u) for k, u in enumerate(theirs()))
+    assert difference < 1e-5, difference
+    tasks, machine = ceilings(small)
+    times = interleaved(
+        min(rounds, 3),
+        sweep=lambda: list(sweep(D, reduced, basis, mus, 1e-8)),
+        linear_problem=theirs,
+        **tasks,
+    )
+    report("B3", f"{D.space.size} dofs, {len(mus)} parameters, N={reduced.size} made in {spent:.0f} s (CPU), {steps:.2f} CG steps a solve",
+           times, ours="sweep", peer="linear_problem", scale=len(mus) / part,
+           agreement=f"difference {difference:.1e} in H1", machine=machine(times))  # fmt: skip
+
+
+def reassembly(rounds, small):
+    """The matrix of the next parameter."""
+    D = thermal_block(0.05 if small else 0.0043)
+    V = D.space.V
+    u, v = ufl.TrialFunction(V), ufl.TestFunction(V)
+    a = fem.Function(D.space.W)
+    form = fem.form(a * ufl.inner(ufl.grad(u), ufl.grad(v)) * ufl.dx)
+    A = fem_petsc.create_matrix(form)
+    mu = np.array([0.3, 0.9, 0.2, 0.5])
+    a.x.array[:] = D.fields @ mu
+    difference = (assemble_in_place(A, form, D.space.bcs) - D.matrix.combine(mu)).norm() / A.norm()
+    assert difference < 1e-13
+    tasks, machine = ceilings(small)
+    times = interleaved(
+        rounds,
+        combine=lambda: D.matrix.combine(mu),
+        petsc=lambda: assemble_in_place(A, form, D.space.bcs),
+        **tasks,
+    )
+    nnz = int(A.getInfo()["nz_used"])
+    report("B-reassembly", f"{D.space.size} dofs, {nnz} entries", times, ours="combine", peer="petsc",
+           agreement=f"difference {difference:.1e}", machine=machine(times), memory=nnz * 20.0)  # fmt: skip
+
+
+def poisson(rounds, small):
+    """One Poisson solve: set-up of the preconditioner and CG, against PETSc's defaults."""
+    from dolfinx.mesh import create_unit_square
+    from petsc4py import PETSc
+
+    n = 40 if small else 1000
+    mesh = create_unit_square(MPI.COMM_SELF, n, n)
+    V = fem.functionspace(mesh, ("Lagrange", 1))
+    u, v = ufl.TrialFunction(V), ufl.TestFunction(V)
+    mesh.topology.create_connectivity(1, 2)
+    from dolfinx.mesh import exterior_facet_indices
+
+    dofs = fem.locate_dofs_topological(V, 1, exterior_facet_indices(mesh.topology))
+    bc = fem.dirichletbc(0.0, dofs, V)
+    A = fem_petsc.assemble_matrix(fem.form(ufl.inner(ufl.grad(u), ufl.grad(v)) * ufl.dx), bcs=[bc])
+    A.assemble()
+    x, b = A.createVecs()
+    b.set(1.0 / n**2)
+    fem.petsc.set_bc(b, [bc]) if hasattr(fem, "petsc") else None
+    steps = {}
+
+    def solver(name, settings):
+        def task():
+            ksp = PETSc.KSP().create(MPI.COMM_SELF)
+            prefix = f"{name}_"
+            ksp.setOptionsPrefix(prefix)
+            database = PETSc.Options(prefix)
+            for k, value in settings.items():
+                database[k] = value
+            ksp.setOperators(A)
+            ksp.setFromOptions()
+            ksp.setTolerances(rtol=1e-5)
+            x.set(0.0)
+            ksp.solve(b, x)
+            r = b.duplicate()
+            A.mult(x, r)
+            r.aypx(-1.0, b)
+            steps[name] = (ksp.getIterationNumber(), r.norm() / b.norm(), ksp.getConvergedReason())
+            ksp.destroy()
+
+        return task
+
+    ours = solver("ours", {**options(2), "ksp_rtol": 1e-5})
+    peer = solver("defaults", {"ksp_max_it": 500})
+    tasks, machine = ceilings(small)
+    times = interleaved(1, ours=ours, defaults=peer, **tasks)
+    report("Poisson", f"{V.dofmap.index_map.size_global} dofs", times, ours="ours", peer="defaults",
+           agreement="; ".join(f"{k}: {s[0]} steps, residual {s[1]:.1e}, reason {s[2]}" for k, s in steps.items()),
+           machine=machine(times))  # fmt: skip
+
+
+PARTS = {"online": online, "sweep": full_sweep, "reassembly": reassembly, "poisson": poisson}
+
+if __name__ == "__main__":
+    given = arguments(__doc__, only={"default": ",".join(PARTS), "help": "parts, with commas"})
+    for name in given.only.split(","):
+        PARTS[name](2 if given.small else given.rounds, given.small)
