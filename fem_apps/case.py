@@ -64,6 +64,10 @@ KINDS: dict[str, Kind] = {
         "fem_apps.problems.aggregation_diffusion",
         "d_t rho = div(rho grad(H'(rho) + V + W*rho)): gradient flow of a density, structure kept",
     ),
+    "continuity": Kind(
+        "fem_apps.problems.continuity",
+        "d_t rho + div(rho v) = 0 for any velocity: mass and positivity kept",
+    ),
 }
 
 

@@ -289,8 +289,8 @@ def _facets(data: MeshData, F: Any, reference: _Reference, n: int, local: int) -
     mesh = data.mesh
     topology, tdim = mesh.topology, mesh.topology.dim
     topology.create_entities(tdim - 1)
-    for pair in ((tdim - 1, tdim), (tdim - 1, 0), (tdim, 0), (tdim, tdim - 1)):
-        topology.create_connectivity(*pair)
+    for dims in ((tdim - 1, tdim), (tdim - 1, 0), (tdim, 0), (tdim, tdim - 1)):
+        topology.create_connectivity(*dims)
     of_facet = topology.connectivity(tdim - 1, tdim)
     # in 1D DOLFINx's facets are the vertices themselves
     facet_vertices = topology.connectivity(tdim - 1, 0) if tdim > 1 else None
@@ -324,6 +324,7 @@ def _facets(data: MeshData, F: Any, reference: _Reference, n: int, local: int) -
 
     def numbered(places: np.ndarray) -> np.ndarray:
         out = np.full(len(places), -1, dtype=np.int64)
+        rows: Any
         rows, inverse = np.unique(places, axis=0, return_inverse=True)
         for r, row in enumerate(rows):
             if row[0] >= 0:
@@ -382,12 +383,12 @@ def _facets(data: MeshData, F: Any, reference: _Reference, n: int, local: int) -
         own_variant = np.where(pair.first[rows], variant_left[f], variant_right[f])
         points_in_cell[f] = _geometry(F, reference, variants, mine[rows], own_variant)[0]
         # where this rank has both copies of a facet, one stays
-        _, once = np.unique(pair.number, return_index=True)
+        once: Any = np.unique(pair.number, return_index=True)[1]
         stay = np.delete(np.arange(len(left)), sides[np.setdiff1d(np.arange(len(sides)), once)])
         left, right, cells, keep = left[stay], right[stay], cells[stay], keep[stay]
         variant_left, variant_right = variant_left[stay], variant_right[stay]
         points, points_in_cell, conormal = points[stay], points_in_cell[stay], conormal[stay]
-    tags = np.zeros(len(left), dtype=np.int32)
+    tags: Any = np.zeros(len(left), dtype=np.int32)
     if data.facet_tags is not None:
         by_facet = np.zeros(len(count), dtype=np.int32)
         by_facet[data.facet_tags.indices] = data.facet_tags.values
@@ -469,7 +470,7 @@ class _Paired:
 
 def _pair(comm: MPI.Comm, lattice: Any, sides: _Sides) -> _Paired:
     """Find the partner of each facet under the lattice. Collective."""
-    parts = comm.gather(sides)
+    parts: Any = comm.gather(sides)
     basis = np.atleast_2d(np.array(lattice, dtype=float))
 
     def match() -> list[_Paired]:
