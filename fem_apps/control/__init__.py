@@ -1,0 +1,1 @@
+"""Control layer: steer a forward problem to a target."""
