@@ -217,9 +217,7 @@ def entropy(law: Law, T: Line) -> tuple[float, float]:
     cells: below the true one by what varies within them.
     """
     x = _inverse_line(T, law.edges)
-    q = np.where(
-        x[1:] < 0, ndtr(x[1:]) - ndtr(x[:-1]), ndtr(-x[:-1]) - ndtr(-x[1:])
-    )
+    q = np.where(x[1:] < 0, ndtr(x[1:]) - ndtr(x[:-1]), ndtr(-x[:-1]) - ndtr(-x[1:]))
     p = law.masses / law.masses.sum()
     some = p > 0
     kl = float(np.sum(p[some] * np.log(p[some] / np.maximum(q[some], 1e-300))))

@@ -80,7 +80,9 @@ class Schedule:
         """As CSV: w_1..w_d, a_1..a_d, b, duration; `continuity_velocity.read_switches` reads it."""
         names = [f"{k}_{i + 1}" for k in "wa" for i in range(self.dim)]
         table = np.column_stack([self.w, self.a, self.b, self.tau])
-        np.savetxt(path, table, "%.17g", ",", header=",".join([*names, "b", "duration"]), comments="")
+        np.savetxt(
+            path, table, "%.17g", ",", header=",".join([*names, "b", "duration"]), comments=""
+        )
 
 
 def pieces(dim: int, steps: list[tuple[Any, Any, float, float]]) -> Schedule:
@@ -125,7 +127,7 @@ def push(s: Schedule, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def log_density(s: Schedule, z: np.ndarray, log_base: Any = None) -> np.ndarray:
-    """Log of the density of Phi_# rho_0 at z, shape (n,); rho_0 the standard Gaussian if left out."""
+    """Log-density of Phi_# rho_0 at z, shape (n,); rho_0 is N(0, I) if left out."""
     x, growth = push(s.reversed_in_time(), z)
     return (log_gaussian(x) if log_base is None else log_base(x)) + growth
 
