@@ -427,7 +427,7 @@ def read_samples(path: Path) -> np.ndarray:
         raise CaseError(f"cannot read {path} as samples, one a line: {e}") from None
     if len(x) < 50 or not np.isfinite(x).all() or (x.std(axis=0) == 0).any():
         raise CaseError(
-            f"{path}: {len(x)} samples; at least 50 are needed, finite, and not all equal on an axis"
+            f"{path}: {len(x)} samples; at least 50 are needed, finite, not all equal on an axis"
         )
     if len(x) > MOST_CENTRES:
         raise CaseError(f"{path}: {len(x)} samples; at most {MOST_CENTRES} are taken here")
