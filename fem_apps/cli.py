@@ -165,7 +165,8 @@ def run(
     from mpi4py import MPI
 
     from fem_apps.compat import remove_unfinished_forms
-    from fem_apps.output.folder import Interrupted, close_run, open_run
+    from fem_apps.errors import Interrupted
+    from fem_apps.output.folder import close_run, open_run
 
     comm = MPI.COMM_WORLD
     _log_to_terminal(verbose)

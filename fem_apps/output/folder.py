@@ -18,7 +18,7 @@ import tomli_w
 from mpi4py import MPI
 
 from fem_apps.case import Case
-from fem_apps.errors import CaseError, FemAppsError
+from fem_apps.errors import CaseError
 from fem_apps.mpi import on_rank_zero
 from fem_apps.output.progress import Progress
 from fem_apps.output.summary import read_summary, versions, write_summary
@@ -27,10 +27,6 @@ log = logging.getLogger(__name__)
 
 # keys of a case that a continued run may change
 CONTINUABLE = ("title", "time", "output")
-
-
-class Interrupted(FemAppsError):
-    """The run was asked to stop and its state is saved. Exit status 1."""
 
 
 @dataclass
@@ -69,6 +65,11 @@ class Run:
         if text not in self.notes:
             self.notes.append(text)
             log.warning(text)
+
+    @property
+    def signalled(self) -> bool:
+        """Whether this rank got SIGTERM or SIGINT, for loops that one rank runs alone."""
+        return bool(self._signal)
 
     def asked_to_stop(self) -> bool:
         """Whether any rank got SIGTERM or SIGINT. Collective."""
