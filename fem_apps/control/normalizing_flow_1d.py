@@ -161,17 +161,17 @@ def _increasing(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mixed(law: Law, count: int) -> np.ndarray:
-    ends = law.quantile_of_normal(np.array([-REACH, REACH]))
-    inner = np.linspace(*ends, count - (count + 1) // 2 + 2)[1:-1]
+    a, b = law.quantile_of_normal(np.array([-REACH, REACH]))
+    inner = np.linspace(a, b, count - (count + 1) // 2 + 2)[1:-1]
     even = np.linspace(-REACH, REACH, (count + 1) // 2)
     return np.unique(np.concatenate([even, law.normal_of(inner)]))
 
 
 def _knot_density(law: Law) -> tuple[np.ndarray, np.ndarray]:
     """A grid x, dense where either side needs it, and ((log T')'^2 rho_B)^(1/3) in its cells."""
-    ends = law.quantile_of_normal(np.array([-REACH, REACH]))
+    a, b = law.quantile_of_normal(np.array([-REACH, REACH]))
     even = np.linspace(-REACH, REACH, GRID)
-    x = np.unique(np.concatenate([even, law.normal_of(np.linspace(*ends, GRID))]))
+    x = np.unique(np.concatenate([even, law.normal_of(np.linspace(a, b, GRID))]))
     x = x[(np.abs(x) <= REACH) & np.concatenate([[True], np.diff(x) > 1e-9])]
     y = law.quantile_of_normal(x)
     size = max(float(np.ptp(y)), 1e-300)

@@ -61,16 +61,20 @@ class Subcells:
         F = cell_map(mesh)
         a = F.nodes[F.dofmap[: cells.size]]
         J = np.einsum("kqn,cnd->cqdk", tabulate(F.element, 1, X)[1:], a)
-        self._weights = w * np.sqrt(np.linalg.det(np.swapaxes(J, -1, -2) @ J))
+        self.weights = w * np.sqrt(np.linalg.det(np.swapaxes(J, -1, -2) @ J))
         self.x = np.einsum("qn,cnd->cqd", tabulate(F.element, 0, X)[0], a)
         self._phi = tabulate(cells.V.ufl_element().basix_element, 0, X)[0]
 
     def _values(self, f: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         return np.asarray(f(self.x.reshape(-1, self.x.shape[2]).T)).reshape(self.x.shape[:2])
 
+    def values(self, u: np.ndarray) -> np.ndarray:
+        """A density (n, nb) at the points."""
+        return u @ self._phi.T
+
     def project(self, f: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """Values (n, nb) of the L2 projection of f(x), x of shape (gdim, m)."""
-        rhs = np.einsum("cq,cq,qi->ci", self._weights, self._values(f), self._phi)
+        rhs = np.einsum("cq,cq,qi->ci", self.weights, self._values(f), self._phi)
         k = self._cells
         if k.affine:
             return rhs @ k.mass_inverse[0].T / k.volume[:, None]
@@ -78,7 +82,7 @@ class Subcells:
 
     def errors(self, u: np.ndarray, f: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float]:
         """L1 and L2 norms of u - f over all ranks. Collective."""
-        e = u @ self._phi.T - self._values(f)
-        local = np.array([(self._weights * abs(e)).sum(), (self._weights * e**2).sum()])
+        e = self.values(u) - self._values(f)
+        local = np.array([(self.weights * abs(e)).sum(), (self.weights * e**2).sum()])
         l1, l2 = self._cells.comm.allreduce(local, op=MPI.SUM)
         return float(l1), float(np.sqrt(l2))

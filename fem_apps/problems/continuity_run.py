@@ -13,12 +13,13 @@ import numpy as np
 from dolfinx import fem
 
 from fem_apps import meshing
+from fem_apps.errors import Interrupted
 from fem_apps.fem.expressions import parse
 from fem_apps.fem.time_stepping import output_times
 from fem_apps.mpi import on_rank_zero
 from fem_apps.output import checkpoint
 from fem_apps.output.fields import FieldWriter
-from fem_apps.output.folder import Interrupted, Run
+from fem_apps.output.folder import Run
 from fem_apps.output.frames import FrameRecorder
 from fem_apps.output.history import History
 from fem_apps.problems.continuity import (

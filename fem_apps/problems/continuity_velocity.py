@@ -148,13 +148,18 @@ def network(f: Callable[[Any, float], Any], *, breaks: Sequence[float] = ()) -> 
     batched = jax.jit(jax.vmap(f, in_axes=(0, None)))
 
     def at(sites: Sites, t: float, rho: Measure) -> np.ndarray:
-        with jax.enable_x64(True) if hasattr(jax, "enable_x64") else _x64():
+        with double_precision():
             return np.asarray(batched(sites.x, t), dtype=float)
 
     return Velocity(at, "time", breaks=tuple(breaks))
 
 
-def _x64() -> Any:
+def double_precision() -> Any:
+    """A context in which JAX computes in float64."""
+    import jax
+
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
     from jax.experimental import enable_x64
 
     return enable_x64(True)
