@@ -186,7 +186,8 @@ def animation(f: dict[str, Any]) -> bytes | None:
             ax.plot(x[:, 0], x[:, 1], ".", ms=1.2, color=LINES[0])
             ax.set(xlim=box[0], ylim=box[1], aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
         else:
-            ax.hist(x[:, 0], bins=np.linspace(*box[0], 80), density=True, color=LINES[0])
+            bins = [float(e) for e in np.linspace(box[0, 0], box[0, 1], 80)]
+            ax.hist(x[:, 0], bins=bins, density=True, color=LINES[0])
             ax.set(xlim=box[0], xlabel="$x$", ylabel="density")
         ax.set_title(f"after {stop} of {len(s.b)} pieces")
         figure.canvas.draw()

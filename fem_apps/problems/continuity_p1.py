@@ -69,7 +69,7 @@ class P1Solver:
         """Make what the steps need. Collective.
 
         Raises:
-            CaseError: a side that the mesh does not have; walls on a part of a surface's boundary.
+            CaseError: a side that the mesh does not have; open sides of a surface.
         """
         self.graph = g = node_graph.build(data.mesh, data.lattice)
         self.scheme, self.velocity, self.V, self.comm = scheme, velocity, g.V, g.comm
@@ -245,7 +245,7 @@ def boundary_parts(data: MeshData, sides: Sides) -> tuple[list[np.ndarray], list
     """Facets (local) of each part of the boundary; none of a periodic mesh, whose rest is walls.
 
     Raises:
-        CaseError: a side that the mesh does not have; walls on a part of a surface's boundary.
+        CaseError: a side that the mesh does not have; open sides of a surface.
     """
     mesh, dim = data.mesh, data.mesh.topology.dim - 1
     mesh.topology.create_entities(dim)
@@ -260,9 +260,12 @@ def boundary_parts(data: MeshData, sides: Sides) -> tuple[list[np.ndarray], list
         return [], []
     here = [facets[p.rows] for p in parts]
     count = [total(mesh.comm, len(f)) for f in here]
-    kinds = {p.type == "wall" for p, c in zip(parts, count, strict=True) if c}
-    if len(kinds) > 1 and dim + 1 < mesh.geometry.dim:
-        raise CaseError("boundary: the sides of a surface are all open or all walls")
+    opens = any(c and p.type != "wall" for p, c in zip(parts, count, strict=True))
+    if opens and dim + 1 < mesh.geometry.dim:
+        raise CaseError(
+            "boundary: on surfaces and curves in space nodal schemes have walls alone; for open "
+            "sides take scheme.type = 'dg'"
+        )
     return here, parts
 
 
@@ -272,7 +275,9 @@ def _split(data: MeshData, facets: list[np.ndarray], parts: list[Part]) -> tuple
     is_open = [f for f, p in zip(facets, parts, strict=True) if p.type != "wall"]
     closed = sum(len(f) for f, p in zip(facets, parts, strict=True) if p.type == "wall")
     here = np.sort(np.concatenate(is_open)) if is_open else np.empty(0, dtype=np.int32)
-    walls, opens = bool(total(comm, closed)) or bool(data.lattice), bool(total(comm, len(here)))
+    opens = bool(total(comm, len(here)))
+    # without a boundary both forms are the same in the plane, and this one conserves on surfaces
+    walls = bool(total(comm, closed)) or not opens
     tags = meshtags(data.mesh, dim, here.astype(np.int32), np.ones(len(here), dtype=np.int32))
     return walls, opens, ufl.Measure("ds", domain=data.mesh, subdomain_data=tags)
 
