@@ -1,8 +1,8 @@
 """One dimension: laws, the monotone rearrangement, knots, and its exact realisation by pieces.
 
 Any increasing piecewise-linear T with knots x_1 < ... < x_N -> y_1 < ... < y_N and tail slopes is
-the flow of at most N + 2 pieces (N + 1 switches): a translation, the left tail, and from left to
-right at each knot a half-line stretched by the ratio of the slopes that meet there. T interpolates
+the flow of at most N + 2 pieces (N + 1 switches): a translation, and at each knot a half-line
+stretched by the ratio of the slopes that meet there (at one knot, both half-lines). T interpolates
 F_*^-1(F_B(.)), so that every cell between two knots has exactly its mass; what is left is
 log T', constant in each cell:
 
@@ -101,23 +101,49 @@ class Line:
     def steps(self, direction: np.ndarray, offset: float = 0.0) -> Schedule:
         """Pieces of x -> x + (T(p.x) - p.x) p for a unit vector p; T acts on p.x - offset there.
 
-        The first is a translation, left out where the left slope is 1 and T(x_1) = x_1.
+        Within a window, where the left slope is 1 and T(x_1) = x_1, from left to right. Else from
+        the middle knot: a translation takes it to its image, and then the knots come in the order
+        that keeps slopes nearest to 1 meanwhile, lest the density spreads or piles up on its way.
         """
         p = np.asarray(direction, float)
-        out = []
-        shift = float(self.y[0] - self.x[0])
-        if shift != 0.0:
-            out.append((shift * p, 0 * p, 1.0, 1.0))
-        if self.left != 1.0:
-            # on the left a.x + b = y_1 - p.x > 0, and lam = w.a = log s_0
-            out.append((-np.log(self.left) * p, -p, float(self.y[0]) + offset, 1.0))
-        before = 1.0
-        for y, slope in zip(self.y, self.slopes[1:], strict=True):
-            rate = np.log(slope / before)
-            if rate != 0.0:
-                out.append((rate * p, p, -(float(y) + offset), 1.0))
-            before = slope
+        windowed = self.left == 1.0 and self.y[0] == self.x[0]
+        pivot = 0 if windowed else len(self.x) // 2
+        log_slope = np.log(self.slopes)
+        # (knot, side, rate): what lies on that side of the knot is stretched by e^rate
+        events = [(i, 1, log_slope[i + 1] - log_slope[i]) for i in range(pivot + 1, len(self.x))]
+        events += [(i, -1, log_slope[i] - log_slope[i + 1]) for i in range(pivot)]
+        ends = [(pivot, 1, log_slope[pivot + 1]), (pivot, -1, log_slope[pivot])]
+        events = [e for e in (*ends, *events) if e[2] != 0.0]
+        if windowed:
+            events.sort(key=lambda e: e[0])
+        shift = float(self.y[pivot] - self.x[pivot])
+        out = [(shift * p, 0 * p, 1.0, 1.0)] if shift != 0.0 else []
+        place, now = self.x + shift, np.zeros(len(log_slope))
+        while events:
+            e = 0 if windowed else _gentlest(events, now)
+            knot, side, rate = events.pop(e)
+            at = float(place[knot])
+            out.append((side * rate * p, side * p, -side * (at + offset), 1.0))
+            beyond = slice(knot + 1, None) if side > 0 else slice(None, knot)
+            place[beyond] = at + np.exp(rate) * (place[beyond] - at)
+            now[_cells(knot, side)] += rate
         return pieces(len(p), out)
+
+
+def _cells(knot: int, side: int) -> slice:
+    """The cells (left tail first) on a side of a knot."""
+    return slice(knot + 1, None) if side > 0 else slice(None, knot + 1)
+
+
+def _gentlest(events: list[tuple[int, int, float]], now: np.ndarray) -> int:
+    """The event after which log-slopes are nearest to 0, in the sum of squares."""
+    right, left = np.cumsum(now[::-1])[::-1], np.cumsum(now)
+    cost = [
+        2 * r * (right[k + 1] if s > 0 else left[k])
+        + r * r * (len(now) - k - 1 if s > 0 else k + 1)
+        for k, s, r in events
+    ]
+    return int(np.argmin(cost))
 
 
 def interpolant(
