@@ -114,11 +114,13 @@ def limit_to_nodes(u, means, nodes, low, high):  # type: ignore[no-untyped-def]
     """Scale u - mean in each cell so that every vertex value is within its node's bounds."""
     for c in range(len(means)):
         m, alpha = means[c], 1.0
+        # a vertex value that is the mean but for rounding must not flatten an extremal cell
+        equal = 1e-13 * abs(m)
         for i in range(nodes.shape[1]):
             d, v = u[c, i] - m, nodes[c, i]
-            if d > 0.0:
+            if d > equal:
                 alpha = min(alpha, (high[v] - m) / d)
-            elif d < 0.0:
+            elif d < -equal:
                 alpha = min(alpha, (low[v] - m) / d)
         alpha = max(alpha, 0.0)
         if alpha < 1.0:

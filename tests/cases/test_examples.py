@@ -20,7 +20,31 @@ SMALL = {
     "aggregation_diffusion/picture": ["mesh.parameters.h=0.1", "time.end=0.2"],
     "aggregation_diffusion/ball": ["mesh.parameters.h=0.6"],
 }
+SMALL |= {
+    "continuity/leveque_rotation": ["mesh.parameters.h=0.0625", "time.end=0.5", "time.dt=0.01"],
+    "continuity/swirl": ["mesh.parameters.h=0.1", "time.dt=0.02"],
+    "continuity/sphere_rotation": ["mesh.parameters.h=0.3", "time.end=0.5"],
+    "continuity/torus_3d": ["mesh.parameters.h=0.4", "time.end=0.1", "scheme.degree=1"],
+}
+FLOW = ["output.samples=2000", "output.accuracies=[]", "accuracy=0.5"]
+SMALL |= {
+    f"normalizing_flow/{name}": FLOW
+    for name in ("mixture_2d", "two_moons", "ring", "checkerboard", "picture")
+}
+SMALL |= {
+    "normalizing_flow/mixture_1d": [*FLOW, "fem.mesh.parameters.h=0.3"],
+    "normalizing_flow/mixture_2d_improved": [
+        *FLOW,
+        "improve.pieces=4",
+        "improve.steps=5",
+        "improve.samples=200",
+        "fem.mesh.parameters.h=2",
+    ],
+    "normalizing_flow/mixture_10d": [*FLOW, "improve.steps=5", "construction.most_pieces=10"],
+}
 METRICS = {
+    "continuity": {"l1_error", "l2_error", "min_density", "max_density", "mass_drift"},
+    "normalizing-flow": {"kl", "tv", "switches"},
     "aggregation-diffusion": {
         "mass_drift",
         "min_density",
