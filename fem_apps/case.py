@@ -71,6 +71,7 @@ KINDS: dict[str, Kind] = {
     "normalizing-flow": Kind(
         "fem_apps.control.normalizing_flow",
         "drive a Gaussian to a target by w (a.x + b)_+ with few switches, to a relative entropy",
+    ),
     "kernel-inference": Kind(
         "fem_apps.inverse.interaction_kernels",
         "which interaction potential W explains noisy densities or particle paths",
