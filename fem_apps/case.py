@@ -84,6 +84,14 @@ KINDS: dict[str, Kind] = {
         "fem_apps.surrogates.strassen_case",
         "mu -> u of a parametric elliptic problem as a network built from Strassen multiplication",
     ),
+    "continuity": Kind(
+        "fem_apps.problems.continuity",
+        "d_t rho + div(rho v) = 0 for any velocity: mass and positivity kept",
+    ),
+    "normalizing-flow": Kind(
+        "fem_apps.control.normalizing_flow",
+        "drive a Gaussian to a target by w (a.x + b)_+ with few switches, to a relative entropy",
+    ),
 }
 
 
