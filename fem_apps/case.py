@@ -64,6 +64,11 @@ KINDS: dict[str, Kind] = {
         "fem_apps.problems.aggregation_diffusion",
         "d_t rho = div(rho grad(H'(rho) + V + W*rho)): gradient flow of a density, structure kept",
     ),
+    "fundamental-solutions": Kind(
+        "fem_apps.fundamental.scattering",
+        "elastic waves about obstacles in 3D by fundamental solutions; the error is reported",
+        scalar="any",
+    ),
 }
 
 

@@ -44,9 +44,11 @@ def bessel(n_max: int, x: np.ndarray, x0: float) -> np.ndarray:
     """
     x = np.atleast_1d(np.asarray(x, dtype=float))
     top = n_max + 30 + int(1.2 * x.max(initial=0.0)) + 2
-    square = x * x
+    square: np.ndarray = x * x
+    above: np.ndarray
+    here: np.ndarray
     above, here = np.zeros_like(x), np.full_like(x, 1e-200)
-    out = np.empty((len(x), n_max + 2))
+    out: np.ndarray = np.empty((len(x), n_max + 2))
     for n in range(top, -1, -1):
         if n <= n_max + 1:
             out[:, n] = here
@@ -78,8 +80,8 @@ def hankel(n_max: int, x: np.ndarray, x0: float) -> np.ndarray:
     square = x * x
     for n in range(1, n_max + 1):
         out[:, n + 1] = out[:, n] - square / ((2 * n + 1) * (2 * n - 1)) * out[:, n - 1]
-    n = np.arange(n_max + 1)
-    return out[:, : n_max + 1] * (x0 / x)[:, None] ** n / ((2 * n + 1) * x[:, None])
+    powers = np.arange(n_max + 1)
+    return out[:, : n_max + 1] * (x0 / x)[:, None] ** powers / ((2 * powers + 1) * x[:, None])
 
 
 def derivatives(z: np.ndarray, x: np.ndarray, x0: float, outgoing: bool) -> np.ndarray:
@@ -104,6 +106,8 @@ def ladder(n_max: int, r0: float, x0: float, outgoing: bool) -> tuple[sp.csr_arr
     d_x +- i d_y: only scalar harmonics, no singularity on the polar axis.
     """
     n, m = degrees(n_max)
+    down: np.ndarray
+    up: np.ndarray
     # k w_n/w_(n-1) and k w_n/w_(n+1), for outgoing waves the inverses
     if outgoing:
         down, up = x0**2 / (r0 * (2 * n + 1)), (2 * n + 3) / r0

@@ -7,6 +7,7 @@ S = curl curl(x z(k_s r) Y) give 2 x 2 systems per degree, the torsional curl(x 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +15,12 @@ import numpy as np
 
 from fem_apps.fundamental import scalar_waves as sw
 from fem_apps.fundamental.medium import Medium, PlaneWave
-from fem_apps.fundamental.vector_waves import Triple, VectorWaves, plane_wave_coefficients
+from fem_apps.fundamental.vector_waves import (
+    Triple,
+    VectorWaves,
+    plane_wave_coefficients,
+    sphere_rule,
+)
 
 Condition = Literal["rigid", "cavity", "inclusion"]
 
@@ -200,6 +206,43 @@ def dirichlet_to_neumann(
         F = np.stack([h.P[n, 2:], h.S[n, 2:]], axis=1)
         T[n] = _scaled_solve(U.T, F.T).T
     return T, h.torsion[:, 1] / h.torsion[:, 0]
+
+
+def expand(waves: VectorWaves, field: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Coefficients of a field in regular or outgoing waves, from its values on a sphere.
+
+    By projection on vector harmonics on |x - centre| = r0, and a 2 x 2 system a degree, singular
+    only where regular waves of a degree vanish on the sphere. Exact for fields of the waves'
+    degree; what is above it is filtered by the quadrature. With a field of outgoing waves about
+    another centre this is the translation of waves.
+
+    Args:
+        waves: regular or outgoing.
+        field: displacement at points (n, 3), shape (n, 3).
+    """
+    n = waves.degree
+    x, w = sphere_rule(2 * n + 10)
+    u = field(np.asarray(waves.centre) + waves.radius * x)
+    Y = sw.harmonics(n, x)
+    weighted = w[:, None] * Y.conj()
+    a_r = weighted.T @ np.einsum("pa,pa->p", u, x)
+    # X = -i L Y and grad_S Y = x cross X, both of square norm n(n+1)
+    X = [(-1j * (R.T @ Y.T)).T for R in sw.rotations(n)]
+    degree = sw.degrees(n)[0]
+    N1 = np.maximum(degree * (degree + 1.0), 1.0)
+    turned = np.cross(u, x)  # u . (x cross X) = (u cross x) . X
+    a_x = sum((w * u[:, a]) @ X[a].conj() for a in range(3)) / N1
+    a_t = sum((w * turned[:, a]) @ X[a].conj() for a in range(3)) / N1
+    z = radial(waves.medium, n, waves.radius, waves.radius, outgoing=waves.outgoing)
+    s = np.sqrt(N1)
+    P, S = np.zeros(len(degree), complex), np.zeros(len(degree), complex)
+    P[0] = a_r[0] / z.P[0, 0]
+    for m in range(1, n + 1):
+        at = degree == m
+        A = np.stack([z.P[m, :2], z.S[m, :2]], axis=1)
+        P[at], S[at] = _scaled_solve(A, np.stack([a_r[at], a_t[at]]))
+    M = s * a_x / z.torsion[degree, 0]
+    return np.concatenate([P, M[1:], (S * s * waves.medium.k_s)[1:]])
 
 
 def translating_sphere(medium: Medium, radius: float, d: np.ndarray, x: np.ndarray) -> np.ndarray:

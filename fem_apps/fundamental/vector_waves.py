@@ -10,7 +10,6 @@ nothing is singular on the polar axis. (Hansen 1935; arXiv 2508.00515 for scalar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -233,23 +232,6 @@ def scalar_addition_theorem(
     return out.reshape(3 * len(x), 3 * len(y))
 
 
-def translate(outgoing: VectorWaves, coefficients: np.ndarray, regular: VectorWaves) -> np.ndarray:
-    """Coefficients about another centre: outgoing waves seen as regular ones there.
-
-    By projection on the sphere of the regular waves' radius, which must not reach the old centre;
-    exact up to the regular waves' degree.
-    """
-    n = regular.degree + 2
-    x, w = sphere_rule(2 * n + 8)
-    at = np.asarray(regular.centre) + regular.radius * x
-    u = outgoing.field(at, coefficients)
-    root = np.sqrt(np.repeat(w, 3))
-    A = regular.displacement(at)
-    size = np.linalg.norm(root[:, None] * A, axis=0)
-    solution, *_ = np.linalg.lstsq(root[:, None] * A / size, root * u.ravel(), rcond=1e-14)
-    return solution / size
-
-
 def sphere_rule(degree: int) -> tuple[np.ndarray, np.ndarray]:
     """Points (n, 3) and weights of a rule on the unit sphere, exact up to a degree of harmonics."""
     k = degree // 2 + 1
@@ -260,8 +242,3 @@ def sphere_rule(degree: int) -> tuple[np.ndarray, np.ndarray]:
         [np.outer(s, np.cos(phi)), np.outer(s, np.sin(phi)), np.outer(z, np.ones(2 * k))], axis=-1
     )
     return x.reshape(-1, 3), np.repeat(w * np.pi / k, 2 * k)
-
-
-def with_centre(waves: VectorWaves, centre: Sequence[float]) -> VectorWaves:
-    """The same waves about another centre."""
-    return VectorWaves(waves.medium, waves.degree, waves.outgoing, waves.radius, tuple(centre))  # type: ignore[arg-type]
