@@ -69,6 +69,11 @@ KINDS: dict[str, Kind] = {
         "elastic waves about obstacles in 3D by fundamental solutions; the error is reported",
         scalar="any",
     ),
+    "navier-lame": Kind(
+        "fem_apps.problems.navier_lame",
+        "elastic waves about an obstacle by finite elements: absorbing layer, dashpots, exact DtN",
+        scalar="complex",
+    ),
 }
 
 

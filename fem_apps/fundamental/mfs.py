@@ -247,9 +247,9 @@ def solve(
     factor = factor or LeastSquares(basis.rows(boundary), cut=cut)
     c = factor.solve(-data)
     residual = basis.rows(fresh) @ c + fresh_data
-    size = float(np.linalg.norm(fresh_data.reshape(-1, 3), axis=1).max())
-    error = np.abs(residual).max() / max(size, 1e-300)
-    rms = float(np.linalg.norm(residual) / max(np.linalg.norm(fresh_data), 1e-300))
+    lengths = np.sqrt((np.abs(fresh_data.reshape(-1, 3)) ** 2).sum(axis=1))
+    error = np.abs(residual).max() / max(float(lengths.max()), 1e-300)
+    rms = float(np.linalg.norm(residual)) / max(float(np.linalg.norm(lengths)), 1e-300)
     return Solution(basis, c, float(error), factor.condition, float(np.linalg.norm(c)), rms)
 
 

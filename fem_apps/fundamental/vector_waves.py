@@ -20,6 +20,7 @@ from fem_apps.fundamental import scalar_waves as sw
 from fem_apps.fundamental.medium import Medium, PlaneWave
 
 Triple = tuple[float, float, float]
+CHUNK = 4096  # points whose waves are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -119,12 +120,14 @@ class VectorWaves:
     def field(self, x: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
         """The field sum_k c_k (wave k) at points x; (points, 3)."""
         split = (self.degree + 1) ** 2
-        p, s = self._scalar(x, self.degree + 1)
         L, MN = self.parts
-        c = coefficients
-        return np.stack(
-            [p @ (L[a] @ c[:split]) + s @ (MN[a] @ c[split:]) for a in range(3)], axis=1
-        )
+        of_p = np.stack([part @ coefficients[:split] for part in L], axis=1)
+        of_s = np.stack([part @ coefficients[split:] for part in MN], axis=1)
+        out = np.empty((len(x), 3), dtype=complex)
+        for start in range(0, len(x), CHUNK):
+            p, s = self._scalar(x[start : start + CHUNK], self.degree + 1)
+            out[start : start + CHUNK] = p @ of_p + s @ of_s
+        return out
 
     def unscaled(self, coefficients: np.ndarray) -> np.ndarray:
         """Coefficients of the plain waves j_n or h_n from those of the scaled ones."""
