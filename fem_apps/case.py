@@ -69,6 +69,11 @@ KINDS: dict[str, Kind] = {
         "elastic waves about obstacles in 3D by fundamental solutions; the error is reported",
         scalar="any",
     ),
+    "elastic-inverse": Kind(
+        "fem_apps.inverse.elastic_source",
+        "a rigid obstacle or point forces from elastic far or near fields with noise",
+        scalar="any",
+    ),
     "navier-lame": Kind(
         "fem_apps.problems.navier_lame",
         "elastic waves about an obstacle by finite elements: absorbing layer, dashpots, exact DtN",
