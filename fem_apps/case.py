@@ -92,6 +92,21 @@ KINDS: dict[str, Kind] = {
         "fem_apps.control.normalizing_flow",
         "drive a Gaussian to a target by w (a.x + b)_+ with few switches, to a relative entropy",
     ),
+    "fundamental-solutions": Kind(
+        "fem_apps.fundamental.scattering",
+        "elastic waves about obstacles in 3D by fundamental solutions; the error is reported",
+        scalar="any",
+    ),
+    "elastic-inverse": Kind(
+        "fem_apps.inverse.elastic_source",
+        "a rigid obstacle or point forces from elastic far or near fields with noise",
+        scalar="any",
+    ),
+    "navier-lame": Kind(
+        "fem_apps.problems.navier_lame",
+        "elastic waves about an obstacle by finite elements: absorbing layer, dashpots, exact DtN",
+        scalar="complex",
+    ),
 }
 
 

@@ -1,0 +1,332 @@
+"""Kind fundamental-solutions: scattering by obstacles, by the method of fundamental solutions.
+
+    mu Lap u + (lambda + mu) grad div u + rho omega^2 u = 0 outside the obstacles, u radiating,
+    u = -u_inc (rigid) or T u = -T u_inc (cavity) on their boundaries,
+
+or, instead of an incident wave, rigid obstacles that move: u = translation + rotation x x.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from fem_apps.case import Case as AnyCase
+from fem_apps.case import Table
+from fem_apps.errors import CaseError
+from fem_apps.fundamental import mfs, mfs_qr
+from fem_apps.fundamental.bodies import Obstacle, Shape, Sources, Vector, check_apart, shape_of
+from fem_apps.fundamental.medium import Medium, PlaneWave
+
+log = logging.getLogger(__name__)
+
+# what "auto" tries: sources this deep in the inner balls, and confocal ellipsoids
+DEPTHS, CONFOCAL = (0.3, 0.4, 0.5, 0.65, 0.8), (0.2, 0.3, 0.45, 0.6)
+# a resonance is suspected above this error, and found where moving the sources helps this much
+SUSPECT, HELPS = 1e-6, 10.0
+
+
+class MediumTable(Table):
+    """The medium outside the obstacles."""
+
+    lame_lambda: float = Field(1.0, description="first Lame parameter, lambda + 2 mu/3 > 0")
+    lame_mu: float = Field(1.0, gt=0, description="shear modulus")
+    density: float = Field(1.0, gt=0, description="density")
+    omega: float = Field(1.0, ge=0, description="angular frequency; 0: statics")
+
+    @model_validator(mode="after")
+    def _speeds(self) -> MediumTable:
+        try:
+            self.medium()
+        except CaseError as e:
+            raise ValueError(str(e)) from None
+        return self
+
+    def medium(self) -> Medium:
+        """As the medium of the equations."""
+        return Medium(self.lame_lambda, self.lame_mu, self.density, self.omega)
+
+
+class IncidentTable(Table):
+    """A plane wave of amplitude 1."""
+
+    type: Literal["P", "S"] = Field("P", description="pressure or shear wave")
+    direction: Vector = Field((0.0, 0.0, 1.0), description="direction of travel, of any length")
+    polarisation: Vector | None = Field(None, description="of a shear wave, across its direction")
+
+    @model_validator(mode="after")
+    def _wave(self) -> IncidentTable:
+        if (self.type == "S") != (self.polarisation is not None):
+            raise ValueError("a wave of type S needs polarisation, one of type P has none")
+        try:
+            self.wave()
+        except CaseError as e:
+            raise ValueError(str(e)) from None
+        return self
+
+    def wave(self) -> PlaneWave:
+        """As the wave of the equations."""
+        return PlaneWave(self.direction, self.polarisation)
+
+
+class MotionTable(Table):
+    """A rigid motion of all obstacles, about the origin."""
+
+    translation: Vector = Field((0.0, 0.0, 0.0), description="displacement")
+    rotation: Vector = Field((0.0, 0.0, 0.0), description="small rotation vector")
+
+
+class Output(Table):
+    """What is written."""
+
+    fields: bool = Field(True, description="slice through the obstacles for ParaView")
+    pictures: bool = Field(True, description="pictures, and an animation over a period")
+    frames: int = Field(24, ge=2, le=200, description="frames of the animation")
+    half_width: float | None = Field(
+        None, gt=0, description="of the slice that is shown; by default 2.5 times the obstacles"
+    )
+
+
+class Case(AnyCase):
+    """A case of kind fundamental-solutions."""
+
+    medium: MediumTable = Field(description="the medium outside")
+    incident: IncidentTable | None = Field(None, description="a plane wave")
+    motion: MotionTable | None = Field(None, description="or a rigid motion of the obstacles")
+    obstacle: tuple[Obstacle, ...] = Field(min_length=1, description="the obstacles")
+    sources: Sources = Field(default_factory=Sources, description="number and place of the sources")
+    method: Literal["mfs", "combined", "mfs-qr", "multipole"] = Field(
+        "mfs",
+        description="point forces; forces and dipoles combined (no resonances, rigid only); point "
+        "forces in the basis of MFS-QR; vector waves about each obstacle's centre",
+    )
+    output: Output = Field(default_factory=Output, description="what is written")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Case:
+        if (self.incident is None) == (self.motion is None):
+            raise ValueError("give either [incident] or [motion]")
+        if self.medium.omega == 0:
+            if self.incident is not None:
+                raise ValueError(
+                    "omega = 0 has no waves and no radiation: give omega > 0, or for statics "
+                    "[motion] instead of [incident]"
+                )
+            if self.method != "mfs":
+                raise ValueError(f"omega = 0: statics take method = 'mfs', not {self.method!r}")
+        mixed = [o for o in self.obstacle if o.condition != "rigid" or o.rigid_where is not None]
+        if mixed and self.method == "combined":
+            raise ValueError("method = 'combined' is for rigid obstacles")
+        if mixed and self.motion is not None:
+            raise ValueError("[motion] is of rigid obstacles")
+        return self
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Obstacles in a medium, and what sets it in motion.
+
+    Attributes:
+        medium: outside.
+        shapes: the obstacles.
+        wave: an incident plane wave, or
+        motion: translation and rotation of rigid obstacles.
+    """
+
+    medium: Medium
+    shapes: tuple[Shape, ...]
+    wave: PlaneWave | None = None
+    motion: tuple[np.ndarray, np.ndarray] | None = None
+
+    def boundary(self, count: int, seed: int = 0) -> mfs.Boundary:
+        """Boundary points of all obstacles, `count` each."""
+        parts = [s.sample(count, seed) for s in self.shapes]
+        rigid = [s.rigid(x) for s, (x, _) in zip(self.shapes, parts, strict=True)]
+        length = max(s.surface.size for s in self.shapes)
+        x, n = (np.concatenate(p) for p in zip(*parts, strict=True))
+        return mfs.Boundary(x, n, np.concatenate(rigid), length)
+
+    def data(self, boundary: mfs.Boundary) -> np.ndarray:
+        """Rows of the incident field, or of minus the motion."""
+        if self.wave is not None:
+            return boundary.incident(self.medium, self.wave)
+        if self.motion is None:
+            raise ValueError("neither wave nor motion")
+        t, r = self.motion
+        return -(t + np.cross(r, boundary.x)).ravel().astype(complex)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A choice of sources: "offset", 0.5 and the like."""
+
+    placement: str
+    fraction: float
+
+
+def solve_problem(
+    problem: Problem, sources: Sources, method: str = "mfs", own: np.ndarray | None = None
+) -> tuple[mfs.Solution, list[str]]:
+    """Solve, with the best of the placements that `sources` allows.
+
+    Args:
+        problem: what is to be solved.
+        sources: number and place.
+        method: as in `Case.method`.
+        own: sources of the user's own, (N, 3).
+
+    Returns:
+        The solution and notes about what was chosen.
+
+    Raises:
+        CaseError: sources outside, a method that does not fit.
+    """
+    per_body = int(np.ceil(sources.count * sources.oversampling))
+    boundary = problem.boundary(per_body)
+    fresh = problem.boundary(max(997, int(1.3 * per_body)) | 1, seed=1)
+    data, fresh_data = problem.data(boundary), problem.data(fresh)
+    rows = _rows_of_each(problem, per_body)
+
+    def attempt(plan: Plan | None) -> mfs.Solution:
+        basis = _basis(problem, sources, method, plan, own, boundary, rows)
+        return mfs.solve(basis, boundary, fresh, data, fresh_data)
+
+    notes: list[str] = []
+    if method == "multipole" or own is not None:
+        return attempt(None), notes
+    if sources.placement != "auto":
+        plan = Plan(sources.placement, float(sources.fraction or 0.5))
+        first = attempt(plan)
+        if sources.resonance_check and first.boundary_error > SUSPECT and method != "combined":
+            first, plan, note = _away_from_resonance(attempt, first, plan)
+            notes += note
+        return first, notes
+    best: mfs.Solution | None = None
+    chosen: Plan | None = None
+    for plan in _plans(problem, method):
+        try:
+            solution = attempt(plan)
+        except CaseError as e:
+            log.debug("sources %s: %s", plan, e)
+            continue
+        log.info(
+            "sources %s %.2g: boundary error %.2e, |c| %.1e",
+            plan.placement, plan.fraction, solution.boundary_error, solution.coefficient_norm,
+        )  # fmt: skip
+        if best is None or solution.boundary_error < best.boundary_error:
+            best, chosen = solution, plan
+    if best is None or chosen is None:
+        raise CaseError("sources.placement = 'auto': no placement fits these obstacles")
+    notes.append(f"sources placed by '{chosen.placement}', fraction {chosen.fraction:g}")
+    return best, notes
+
+
+def _rows_of_each(problem: Problem, per_body: int) -> list[np.ndarray]:
+    """Rows of each obstacle's points; a mesh may have fewer than were asked."""
+    ends = np.cumsum([len(s.sample(per_body)[0]) for s in problem.shapes])
+    return np.split(np.arange(ends[-1]), ends[:-1])
+
+
+def _plans(problem: Problem, method: str) -> Iterator[Plan]:
+    axes = [s.axes for s in problem.shapes]
+    stretched = all(a is not None for a in axes) and any(
+        np.ptp(a) > 0 for a in axes if a is not None
+    )
+    if method == "mfs-qr":
+        yield from (Plan("scaled", f) for f in (0.1, 0.3, 0.5))
+        return
+    yield from (Plan("offset", f) for f in DEPTHS)
+    if stretched:
+        yield from (Plan("confocal", f) for f in CONFOCAL)
+
+
+def _basis(
+    problem: Problem,
+    sources: Sources,
+    method: str,
+    plan: Plan | None,
+    own: np.ndarray | None,
+    boundary: mfs.Boundary,
+    rows: list[np.ndarray],
+) -> Any:
+    m = problem.medium
+    if method == "multipole":
+        degree = int(np.sqrt(sources.count + 1)) - 1
+        return mfs_qr.multipoles(m, boundary, rows, degree)
+    if own is not None:
+        inside = np.stack([s.contains(own) for s in problem.shapes])
+        if not inside.any(axis=0).all():
+            at = own[np.argmin(inside.any(axis=0))]
+            place = ", ".join(f"{v:.4g}" for v in at)
+            raise CaseError(f"sources.file: the source at ({place}) is outside all obstacles")
+        owner = np.argmax(inside, axis=0)
+        parts = [(own[owner == k], own[owner == k]) for k in range(len(problem.shapes))]
+    else:
+        if plan is None:
+            raise ValueError("no plan")
+        parts = [s.sources(plan.placement, plan.fraction, sources.count) for s in problem.shapes]
+    if method == "mfs-qr":
+        return mfs_qr.mfs_qr(m, boundary, [(r, p[0]) for r, p in zip(rows, parts, strict=True)])
+    y = np.concatenate([p[0] for p in parts])
+    if 1.05 * len(y) > len(boundary.x):
+        raise CaseError(
+            f"sources: {len(y)} sources for {len(boundary.x)} boundary points; raise "
+            "sources.oversampling, or refine the surface mesh"
+        )
+    if method == "combined":
+        if own is not None:
+            raise CaseError("sources.file: not with method = 'combined', which needs normals")
+        return mfs.PointSources(m, y, np.concatenate([p[1] for p in parts]))
+    return mfs.PointSources(m, y)
+
+
+def _away_from_resonance(
+    attempt: Any, first: mfs.Solution, plan: Plan
+) -> tuple[mfs.Solution, Plan, list[str]]:
+    """Move the sources a little; an interior resonance of their surface is gone then.
+
+    At a Dirichlet eigenvalue of the region inside the sources' surface the single layer on it
+    misses a direction: |c| and the error explode, the condition number hardly tells.
+    """
+    best, chosen = first, plan
+    for factor in (0.9, 1.1):
+        nearby = Plan(plan.placement, min(factor * plan.fraction, 0.95))
+        try:
+            other = attempt(nearby)
+        except CaseError:
+            continue
+        if other.boundary_error < best.boundary_error / HELPS and (
+            other.coefficient_norm < first.coefficient_norm / HELPS
+        ):
+            best, chosen = other, nearby
+    if best is first:
+        return first, plan, []
+    note = (
+        f"interior resonance of the sources' surface at fraction {plan.fraction:g} (boundary error "
+        f"{first.boundary_error:.1e}, |c| = {first.coefficient_norm:.1e}): moved to "
+        f"{chosen.fraction:g} (error {best.boundary_error:.1e}, |c| = {best.coefficient_norm:.1e})"
+    )
+    return best, chosen, [note]
+
+
+def problem_of(case: Case) -> Problem:
+    """The problem of a case. Raises CaseError for surfaces that are none."""
+    shapes = [shape_of(body, case.file) for body in case.obstacle]
+    check_apart(shapes)
+    motion = None
+    if case.motion is not None:
+        motion = (np.array(case.motion.translation), np.array(case.motion.rotation))
+    wave = case.incident.wave() if case.incident is not None else None
+    return Problem(case.medium.medium(), tuple(shapes), wave, motion)
+
+
+def run(case: Case, run: Any) -> dict[str, object]:
+    """Run a case; returns the metrics of its summary. Collective."""
+    from fem_apps.fundamental.scattering_run import run_case
+
+    return run_case(case, run)

@@ -1,0 +1,232 @@
+"""A case of kind elastic-inverse as a run: data, first guess, iteration, pictures, metrics."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from fem_apps.errors import CaseError
+from fem_apps.fem.expressions import parse
+from fem_apps.fundamental import kupradze, mfs, sphere
+from fem_apps.fundamental.surfaces import fibonacci
+from fem_apps.inverse import elastic_source_pictures as pictures
+from fem_apps.inverse.elastic_source import (
+    Case,
+    TrueSources,
+    TrueSphere,
+    TrueStar,
+    check_radius,
+)
+from fem_apps.inverse.elastic_source_forward import Forward, Receivers, Star
+from fem_apps.inverse.elastic_source_solve import (
+    gauss_newton,
+    grid,
+    locate_sources,
+    peaks,
+    sampling,
+)
+from fem_apps.mpi import on_rank_zero
+from fem_apps.output.files import write_whole
+from fem_apps.output.history import History
+
+log = logging.getLogger(__name__)
+
+# data of star-shaped bodies: this many sources, at this factor of r, unlike those of the inversion
+DATA_SOURCES, DATA_DEPTH, DATA_ERROR = 420, 0.62, 0.02
+SMOOTHNESS = 1.5
+
+
+def run_case(case: Case, run: Any) -> dict[str, object]:
+    """Invert on rank 0, whose small dense matrices are the whole work; the others get the metrics.
+
+    Raises:
+        CaseError: a shape that is none. SolveError: the iteration did not find it.
+    """
+    return on_rank_zero(run.comm, _invert, case, run)
+
+
+def _invert(case: Case, run: Any) -> dict[str, object]:
+    medium = case.medium.medium()
+    where = fibonacci(case.measurement.receivers)
+    far = case.measurement.type == "far-field"
+    receivers = Receivers(where if far else case.measurement.radius * where, far)
+    with run.phase("data"):
+        clean = make_data(case, receivers)
+        data = with_noise(clean, case.measurement.noise, case.seed)
+        noise = float(np.linalg.norm(data - clean) / np.linalg.norm(data))
+    with run.phase("sampling"):
+        z = grid(case.start.half_width, case.start.points)
+        indicator = sampling(medium, receivers, data, z)
+    with run.phase("inversion"):
+        if isinstance(case.truth, TrueSources):
+            return _sources(case, run, receivers, data, z, indicator, noise)
+        return _obstacle(case, run, receivers, data, z, indicator, noise)
+
+
+def make_data(case: Case, receivers: Receivers) -> np.ndarray:
+    """The measurements without noise, (waves, 3 R), by another method than the inversion's.
+
+    Raises:
+        CaseError: a radius that is not positive, or a shape too rough for the sources of the data.
+    """
+    m, truth = case.medium.medium(), case.truth
+    if isinstance(truth, TrueSources):
+        y, f = np.array(truth.positions), np.array(truth.forces, dtype=complex)
+        return (receivers.matrix(m, y) @ f.ravel())[None]
+    waves = [i.wave() for i in case.incident]
+    if isinstance(truth, TrueSphere):
+        out = []
+        for w in waves:
+            s = sphere.scatter(m, w, radius=truth.radius, centre=truth.centre)
+            if receivers.far:
+                out.append(receivers.of_far_field(*s.far_field(receivers.x)))
+            else:
+                out.append(s.displacement(receivers.x).ravel())
+        return np.stack(out)
+    return _star_data(truth, m, waves, receivers)
+
+
+def _star_data(truth: TrueStar, m: Any, waves: list[Any], receivers: Receivers) -> np.ndarray:
+    radius = parse(truth.radius).numpy
+
+    def points(n: int, factor: float = 1.0) -> np.ndarray:
+        d = fibonacci(n)
+        r = radius(d.T)
+        check_radius(r, truth.radius)
+        return np.array(truth.centre) + factor * r[:, None] * d
+
+    x, fresh, y = points(2 * DATA_SOURCES), points(997), points(DATA_SOURCES, DATA_DEPTH)
+    A = mfs.LeastSquares(kupradze.displacement(m, x, y), cut=1e-13)
+    c = A.solve(-np.stack([w.displacement(m, x).ravel() for w in waves], axis=1))
+    residual = kupradze.displacement(m, fresh, y) @ c
+    residual += np.stack([w.displacement(m, fresh).ravel() for w in waves], axis=1)
+    error = float(np.sqrt((np.abs(residual) ** 2).sum(axis=0).max() / len(fresh)))
+    log.info("data: root mean square of the error on the boundary %.1e", error)
+    if error > DATA_ERROR:
+        raise CaseError(
+            f"truth.radius = {truth.radius!r}: fundamental solutions make data with an error of "
+            f"{error:.1e} only on its boundary (at most {DATA_ERROR:g}); take a smoother shape"
+        )
+    return (receivers.matrix(m, y) @ c).T
+
+
+def with_noise(clean: np.ndarray, level: float, seed: int) -> np.ndarray:
+    """Data with complex Gaussian noise, its expected norm `level` times that of the data."""
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(size=clean.shape) + 1j * rng.normal(size=clean.shape)
+    return clean + level * np.linalg.norm(clean) / np.sqrt(2 * clean.size) * noise
+
+
+def _obstacle(
+    case: Case, run: Any, receivers: Receivers, data: np.ndarray, z: np.ndarray,
+    indicator: np.ndarray, noise: float,
+) -> dict[str, object]:  # fmt: skip
+    truth = case.truth
+    star = Star(truth.degree if isinstance(truth, TrueStar) else 0)
+    forward = Forward(
+        case.medium.medium(), tuple(i.wave() for i in case.incident), receivers, star,
+        case.sources, case.depth,
+    )  # fmt: skip
+    if isinstance(truth, TrueStar):
+        first = np.array(truth.centre)
+    elif case.start.sampling:
+        weight = indicator**4
+        first = weight @ z / weight.sum()
+    else:
+        first = np.array(case.start.centre)
+    start = star.sphere(first, case.start.radius)
+    penalty = None
+    if isinstance(truth, TrueStar):
+        n = np.sqrt(np.arange((star.degree + 1) ** 2)).astype(int)
+        penalty = np.concatenate([np.full(3, 1e3), 0.05 * (1 + n * (n + 1.0)) ** (SMOOTHNESS / 2)])
+
+    def tell(k: int, residual: float) -> None:
+        run.progress.update(min(k / case.iterations, 1.0), f"residual {residual:.4g}")
+
+    found = gauss_newton(
+        forward, data, start, noise=noise, penalty=penalty, iterations=case.iterations, tell=tell
+    )
+    metrics: dict[str, object] = {
+        "iterations": len(found.residuals) - 1,
+        "residual": found.residuals[-1],
+        "noise": noise,
+    }
+    p = found.p
+    d = fibonacci(2000)
+    if isinstance(truth, TrueSphere):
+        radius = float(star.radius(p, d[:1])[0])
+        metrics |= {f"centre_{a}": float(v) for a, v in zip("xyz", p[:3], strict=True)}
+        metrics["radius"] = radius
+        metrics["centre_error"] = float(np.linalg.norm(p[:3] - truth.centre))
+        metrics["radius_error"] = abs(radius - truth.radius)
+        true_radius = np.full(len(d), truth.radius)
+    else:
+        if not isinstance(truth, TrueStar):
+            raise TypeError(truth)
+        true_radius = parse(truth.radius).numpy(d.T)
+        difference = star.radius(p, d) - true_radius
+        metrics["shape_error"] = float(np.linalg.norm(difference) / np.linalg.norm(true_radius))
+        metrics["shape_error_max"] = float(np.abs(difference).max() / true_radius.max())
+        metrics["centre_error"] = float(np.linalg.norm(p[:3] - truth.centre))
+        metrics["radius_error"] = float(abs(np.mean(star.radius(p, d)) - np.mean(true_radius)))
+    with History(_Alone(), run.folder / "history.csv") as history:  # type: ignore[arg-type]
+        for k, (r, q) in enumerate(zip(found.residuals, found.path, strict=True)):
+            row = {"step": k, "residual": r}
+            history.write(row | {f"centre_{a}": v for a, v in zip("xyz", q[:3], strict=True)})
+    write_whole(run.folder / "parameters.csv", _csv(found.path))
+    if case.output.pictures:
+        picture = pictures.obstacle(
+            star, found, np.array(truth.centre), d, true_radius, z, indicator, case.output.frames
+        )
+        write_whole(run.folder / "reconstruction.png", picture)
+        write_whole(run.folder / "convergence.png", pictures.convergence(found.residuals, noise))
+    return metrics
+
+
+class _Alone:
+    """What a history needs of a communicator, on rank 0 inside `on_rank_zero`."""
+
+    rank, size = 0, 1
+
+    @staticmethod
+    def bcast(x: Any, root: int = 0) -> Any:
+        return x
+
+
+def _csv(path: list[np.ndarray]) -> bytes:
+    return ("\n".join(",".join(f"{v:.17g}" for v in p) for p in path) + "\n").encode()
+
+
+def _sources(
+    case: Case, run: Any, receivers: Receivers, data: np.ndarray, z: np.ndarray,
+    indicator: np.ndarray, noise: float,
+) -> dict[str, object]:  # fmt: skip
+    truth = case.truth
+    if not isinstance(truth, TrueSources):
+        raise TypeError(truth)
+    count = len(truth.positions)
+    first = peaks(indicator, z, count)
+    if len(first) < count:
+        raise CaseError(f"start: direct sampling found {len(first)} of {count} sources")
+    y, f, residual = locate_sources(case.medium.medium(), receivers, data[0], first)
+    true = np.array(truth.positions)
+    distance = np.linalg.norm(y[:, None] - true[None], axis=2)
+    order = distance.argmin(axis=0)
+    force = np.array(truth.forces)
+    metrics: dict[str, object] = {
+        "centre_error": float(distance.min(axis=0).max()),
+        "force_error": float(np.linalg.norm(f[order] - force) / np.linalg.norm(force)),
+        "residual": residual,
+        "noise": noise,
+        "radius_error": 0.0,
+    }
+    text = [
+        ",".join(f"{v:.17g}" for v in (*a, *b.real, *b.imag)) for a, b in zip(y, f, strict=True)
+    ]
+    write_whole(run.folder / "sources.csv", ("\n".join(text) + "\n").encode())
+    if case.output.pictures:
+        picture = pictures.sources(z, indicator, first, y, true)
+        write_whole(run.folder / "reconstruction.png", picture)
+    return metrics
