@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq, nnls
-from scipy.special import ive
+from scipy.special import iv, ive
 
 from fem_apps.attention.funk_hecke import eigenvalues
 from fem_apps.errors import CaseError, SolveError
@@ -160,28 +160,31 @@ def minimise_axisymmetric(a: float, b: float, n: int = 200) -> Minimiser:
     return minimise(np.exp(b * np.outer(t, t) + a * root) * ive(0, a * root), t)
 
 
-def circle_density(D: np.ndarray, n: int = 512) -> tuple[np.ndarray, np.ndarray]:
-    """Angles and density of the measure with constant potential K*rho on S^1: where it is positive,
-    the minimiser of full support.
+def circle_density(
+    d1: float, d2: float, n: int = 512, modes: int = 14
+) -> tuple[np.ndarray, np.ndarray]:
+    """Angles and density of the measure with constant potential K*rho on S^1, D = diag(d1, d2) > 0;
+    where it is positive, it is the minimiser, of full support.
 
-    Spectral Galerkin in the modes whose eigenvalue is above rounding; D > 0.
+    In Fourier modes the kernel is I_((k+l)/2)(p) I_((k-l)/2)(q), p, q = (d1 +- d2)/2, to full
+    relative accuracy, which the fast decay of its diagonal needs.
+
+    Args:
+        d1: eigenvalue along phi = 0.
+        d2: eigenvalue along phi = pi/2.
+        n: number of angles.
+        modes: of cos(2 j phi), j = 0, ..., modes - 1.
     """
-    phi = 2 * np.pi * np.arange(n) / n
-    x = np.stack([np.cos(phi), np.sin(phi)], axis=1)
-    kernel = np.exp(x @ D @ x.T) / n
-    count = 12
-    k = 2 * np.arange(1, count + 1)
-    basis = np.stack([f(j * phi) for j in k for f in (np.cos, np.sin)])
-    ones = np.ones(n)
-    A = basis @ kernel @ basis.T
-    b = -basis @ kernel @ ones
-    # modes fall faster than exponentially: scaled, the system is well conditioned
+    p, q = (d1 + d2) / 2, (d1 - d2) / 2
+    k = 2 * np.arange(modes)
+    K, L = np.meshgrid(k, k, indexing="ij")
+    plus, minus = (K + L) // 2, np.abs(K - L) // 2
+    A = iv(plus, p) * iv(minus, q) + iv(minus, p) * iv(plus, q)
+    A, b = A[1:, 1:], -A[1:, 0] / 2
     scale = 1 / np.sqrt(np.diag(A))
-    kept = np.diag(A) > 1e-15 * A[0, 0]
-    S = (scale[:, None] * A * scale)[np.ix_(kept, kept)]
-    c = np.zeros(len(b))
-    c[kept] = scale[kept] * np.linalg.solve(S, scale[kept] * b[kept])
-    return phi, ones + c @ basis
+    c = scale * np.linalg.solve(scale[:, None] * A * scale, scale * b)
+    phi = 2 * np.pi * np.arange(n) / n
+    return phi, 1 + 2 * c @ np.cos(np.outer(k[1:], phi))
 
 
 def first_order_amplitude(d: int, beta: float = 1.0) -> float:

@@ -1,9 +1,10 @@
-"""Compiled sums over all pairs of tokens, d <= 4: sum_j m_j exp(beta x_i.y_j - shift) (y_j, 1).
+"""Compiled sums over all pairs: s_i = sum_j exp(a_i.y_j + b_j - c_i) (y_j, 1), memory O(n d).
 
 numba has no vector exp (numba #10060), so it is written out such that LLVM vectorises it: with
-z = log2(e) (beta x.y - shift) <= 0 rounded to an integer k by adding 1.5 2^52, 2^(z - k) is a
+z = log2(e) (a.y + b - c) <= 0 rounded to an integer k by adding 1.5 2^52, 2^(z - k) is a
 polynomial of degree 10 (relative error 3e-16), and k goes into the exponent bits. Below 2^-1020
-the result is 2^-1020: no argument is too large. Nothing is stored per pair: memory O(n d).
+the result is 2^-1020: no argument is too large. Up to d = 3 nothing is stored per pair; above, tiles
+of 64 x 512 pairs go through the matrix product of BLAS twice.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numba.extending import intrinsic
 LOG2E = 1.4426950408889634
 MAGIC = 6755399441055744.0
 # 2^f on [-1/2, 1/2], interpolated at Chebyshev points
-P = (
+P0, P1, P2, P3, P4, P5, P6, P7, P8, P9, P10 = (
     1.0,
     0.69314718055995,
     0.24022650695910097,
@@ -30,9 +31,11 @@ P = (
     1.0208690372639245e-07,
     7.072582572548229e-09,
 )
-P0, P1, P2, P3, P4, P5, P6, P7, P8, P9, P10 = P
 # sums may be reordered, which makes them vectors; the exponential may not
 SUMS = {"reassoc", "contract", "nsz"}
+# exponents that far below c_i are as good as 0; a bound that loose needs a pass for the maxima
+LOOSE = 300.0
+ROWS, COLUMNS = 64, 512
 
 
 @intrinsic
@@ -42,15 +45,15 @@ def _scale(typingctx: Any, p: Any, t: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         bits = context.get_value_type(types.int64)
         k = builder.shl(builder.bitcast(args[1], bits), bits(52))
-        sum_ = builder.add(builder.bitcast(args[0], bits), k)
-        return builder.bitcast(sum_, context.get_value_type(types.float64))
+        total = builder.add(builder.bitcast(args[0], bits), k)
+        return builder.bitcast(total, context.get_value_type(types.float64))
 
     return types.float64(types.float64, types.float64), codegen
 
 
 @njit(fastmath={"contract"}, error_model="numpy")
-def exp2(z: float) -> float:
-    """2^z for z <= 1000; 2^-1020 below that."""
+def exp2(z):  # type: ignore[no-untyped-def]
+    """2^z for z <= 1000; 2^-1020 below -1020."""
     z = max(z, -1020.0)
     t = z + MAGIC
     f = z - (t - MAGIC)
@@ -62,41 +65,87 @@ def exp2(z: float) -> float:
 
 
 @njit(cache=True, fastmath=SUMS, nogil=True, error_model="numpy")
-def _sums3(x, y, m, beta, shift, first, last, out):  # type: ignore[no-untyped-def]
+def _sums3(a, y, b, c, out):  # type: ignore[no-untyped-def]
+    """a, b, c in units of log2(e); rows of a and y are the coordinates."""
     y0, y1, y2 = y[0], y[1], y[2]
-    c, z = beta * LOG2E, -shift * LOG2E
-    for i in range(first, last):
-        a0, a1, a2 = c * x[0, i], c * x[1, i], c * x[2, i]
+    for i in range(len(c)):
+        a0, a1, a2, ci = a[0, i], a[1, i], a[2, i], c[i]
         s0 = s1 = s2 = s3 = 0.0
-        for j in range(len(m)):
-            w = m[j] * exp2(z + a0 * y0[j] + a1 * y1[j] + a2 * y2[j])
+        for j in range(len(b)):
+            w = exp2((b[j] - ci) + a0 * y0[j] + a1 * y1[j] + a2 * y2[j])
             s0 += w * y0[j]
             s1 += w * y1[j]
             s2 += w * y2[j]
             s3 += w
-        out[0, i], out[1, i], out[2, i], out[3, i] = s0, s1, s2, s3
+        out[i, 0], out[i, 1], out[i, 2], out[i, 3] = s0, s1, s2, s3
 
 
 @njit(cache=True, fastmath=SUMS, nogil=True, error_model="numpy")
-def _sums3s(x, m, beta, shift, out):  # type: ignore[no-untyped-def]
-    y0, y1, y2 = x[0], x[1], x[2]
-    o0, o1, o2, o3 = out[0], out[1], out[2], out[3]
-    c, z = beta * LOG2E, -shift * LOG2E
-    for i in range(len(m)):
-        a0, a1, a2 = c * y0[i], c * y1[i], c * y2[i]
-        mi=m[i]
-        b0,b1,b2=mi*y0[i],mi*y1[i],mi*y2[i]
-        s0 = s1 = s2 = s3 = 0.0
-        for j in range(i):
-            e = exp2(z + a0 * y0[j] + a1 * y1[j] + a2 * y2[j])
-            o0[j]+=e*b0
-            o1[j]+=e*b1
-            o2[j]+=e*b2
-            o3[j]+=e*mi
-            w = m[j] * e
-            s0 += w * y0[j]
-            s1 += w * y1[j]
-            s2 += w * y2[j]
-            s3 += w
-        w=mi*exp2(z+a0*y0[i]+a1*y1[i]+a2*y2[i])
-        o0[i]+=s0+w*y0[i];o1[i]+=s1+w*y1[i];o2[i]+=s2+w*y2[i];o3[i]+=s3+w
+def _max3(a, y, b, out):  # type: ignore[no-untyped-def]
+    y0, y1, y2 = y[0], y[1], y[2]
+    for i in range(len(out)):
+        a0, a1, a2 = a[0, i], a[1, i], a[2, i]
+        top = -np.inf
+        for j in range(len(b)):
+            top = max(top, b[j] + a0 * y0[j] + a1 * y1[j] + a2 * y2[j])
+        out[i] = top
+
+
+@njit(cache=True, fastmath=SUMS, nogil=True, error_model="numpy")
+def _exp_tile(S, b, c):  # type: ignore[no-untyped-def]
+    for i in range(S.shape[0]):
+        row, ci = S[i], c[i]
+        for j in range(S.shape[1]):
+            row[j] = exp2(row[j] + (b[j] - ci))
+
+
+def compiled_sums(
+    a: np.ndarray, y: np.ndarray, b: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """sum_j exp(a_i.y_j + b_j - c_i) (y_j, 1) with c_i at least the largest exponent of row i.
+
+    Args:
+        a: (n, d).
+        y: (k, d).
+        b: (k,).
+
+    Returns:
+        sums (n, d + 1), and c (n,): the largest exponent, or a bound at most 300 above it.
+    """
+    n, d = a.shape
+    size = np.sqrt(np.max(np.einsum("jd,jd->j", y, y), initial=0.0))
+    top = np.max(b, initial=-np.inf)
+    bound = np.sqrt(np.einsum("id,id->i", a, a)) * size
+    spread = top - np.min(b, initial=np.inf)
+    a2, b2 = a * LOG2E, b * LOG2E
+    if d <= 3:
+        A, Y = np.zeros((3, n)), np.zeros((3, len(y)))
+        A[:d], Y[:d] = a2.T, y.T
+        if 2 * bound.max(initial=0.0) + spread < LOOSE:
+            c = (bound + top) * LOG2E
+        else:
+            c = np.empty(n)
+            _max3(A, Y, b2, c)
+        out = np.empty((n, 4))
+        _sums3(A, Y, b2, c, out)
+        return np.concatenate([out[:, :d], out[:, 3:]], axis=1), c / LOG2E
+    tight = 2 * bound.max(initial=0.0) + spread < LOOSE
+    c = (bound + top) * LOG2E if tight else np.full(n, -np.inf)
+    ones = np.concatenate([y, np.ones((len(y), 1))], axis=1)
+    out = np.zeros((n, d + 1))
+    work = np.empty((ROWS, COLUMNS))
+    if not tight:
+        for i in range(0, n, ROWS):
+            for j in range(0, len(y), COLUMNS):
+                S = a2[i : i + ROWS] @ y[j : j + COLUMNS].T + b2[j : j + COLUMNS]
+                np.maximum(c[i : i + ROWS], S.max(axis=1), out=c[i : i + ROWS])
+    transposed = [np.ascontiguousarray(y[j : j + COLUMNS].T) for j in range(0, len(y), COLUMNS)]
+    for i in range(0, n, ROWS):
+        rows = slice(i, min(i + ROWS, n))
+        for j, yt in zip(range(0, len(y), COLUMNS), transposed, strict=True):
+            columns = slice(j, j + yt.shape[1])
+            full = work.shape == (rows.stop - rows.start, yt.shape[1])
+            S = np.matmul(a2[rows], yt, out=work) if full else a2[rows] @ yt
+            _exp_tile(S, b2[columns], c[rows])
+            out[rows] += S @ ones[columns]
+    return out, c / LOG2E
