@@ -64,6 +64,10 @@ KINDS: dict[str, Kind] = {
         "fem_apps.problems.aggregation_diffusion",
         "d_t rho = div(rho grad(H'(rho) + V + W*rho)): gradient flow of a density, structure kept",
     ),
+    "tokens": Kind(
+        "fem_apps.attention.tokens",
+        "x_i' = P_x Gamma(x_i): attention as interacting tokens, merges of clusters timed",
+    ),
 }
 
 
