@@ -68,6 +68,10 @@ KINDS: dict[str, Kind] = {
         "fem_apps.attention.tokens",
         "x_i' = P_x Gamma(x_i): attention as interacting tokens, merges of clusters timed",
     ),
+    "gaussian-attention": Kind(
+        "fem_apps.attention.gaussian",
+        "attention on Gaussian measures: mean and covariance, blow-up, limiting rank",
+    ),
 }
 
 
