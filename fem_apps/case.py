@@ -72,6 +72,10 @@ KINDS: dict[str, Kind] = {
         "fem_apps.attention.gaussian",
         "attention on Gaussian measures: mean and covariance, blow-up, limiting rank",
     ),
+    "attention-statics": Kind(
+        "fem_apps.attention.statics",
+        "stationary states of attention on spheres: bifurcations, branches, extremisers",
+    ),
 }
 
 

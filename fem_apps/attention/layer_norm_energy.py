@@ -141,12 +141,27 @@ def minimise(kernel: np.ndarray, points: np.ndarray) -> Minimiser:
     return Minimiser(points, w, energy, gap)
 
 
-def minimise_on_circle(D: np.ndarray, n: int = 360) -> Minimiser:
-    """The minimiser on S^1 for D >= 0; points are the angles."""
+def minimise_on_sphere(D: np.ndarray, n: int = 360) -> Minimiser:
+    """The minimiser on S^(d-1), d = 2 or 3, for D >= 0, on n even (d = 2) or spiral points.
+
+    On the circle the even points lose nothing; on S^2 the energy is that of atoms at the points.
+
+    Raises:
+        CaseError: d > 3, or D not symmetric.
+    """
     _spectrum(D)
-    phi = 2 * np.pi * np.arange(n) / n
-    x = np.stack([np.cos(phi), np.sin(phi)], axis=1)
-    return minimise(np.exp(x @ D @ x.T), phi)
+    i = np.arange(n)
+    if len(D) == 2:
+        phi = 2 * np.pi * i / n
+        x = np.stack([np.cos(phi), np.sin(phi)], axis=1)
+    elif len(D) == 3:
+        z = 1 - (2 * i + 1) / n
+        phi = np.pi * (1 + 5**0.5) * i
+        r = np.sqrt(1 - z * z)
+        x = np.stack([r * np.cos(phi), r * np.sin(phi), z], axis=1)
+    else:
+        raise CaseError(f"landscape.D is {len(D)} x {len(D)}: a density is found for d = 2 and 3")
+    return minimise(np.exp(x @ D @ x.T), x)
 
 
 def minimise_axisymmetric(a: float, b: float, n: int = 200) -> Minimiser:
