@@ -76,6 +76,10 @@ KINDS: dict[str, Kind] = {
         "fem_apps.attention.statics",
         "stationary states of attention on spheres: bifurcations, branches, extremisers",
     ),
+    "sphere-attention": Kind(
+        "fem_apps.attention.sphere",
+        "attention on a density by finite elements: circle, sphere, plane; noise, repulsion",
+    ),
 }
 
 
