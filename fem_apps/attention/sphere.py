@@ -48,8 +48,8 @@ class Case(AnyCase):
 
     @property
     def interaction(self) -> bool:
-        """Whether concentration is watched: as for aggregation-diffusion with an interaction."""
-        return True
+        """Whether concentration is watched; noise and repulsion prevent it, the kernel is smooth."""
+        return not (self.noise or self.repulsion)
 
 
 def gradient_factor(attention: Attention, d: int) -> tuple[np.ndarray, float] | None:

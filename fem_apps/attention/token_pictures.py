@@ -97,7 +97,8 @@ def snapshots(
     for k, i in enumerate(chosen):
         ax = _axes(figure, grid[0, k], frames[i], sphere)
         _paint(ax, frames[i], distance, sphere)
-        ax.set_title(f"{clock(times[i])}, {labels(frames[i], distance).max() + 1} clusters")
+        k = labels(frames[i], distance).max() + 1
+        ax.set_title(f"{clock(times[i])}, {k} cluster{'s' * (k > 1)}")
     return png(figure)
 
 
