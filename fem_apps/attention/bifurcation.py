@@ -112,7 +112,7 @@ class _Zonal:
         m, log_kappa = m.copy(), np.log(kappa)
         m[0], m[1] = 1.0, m1
         for _ in range(NEWTON_STEPS):
-            rho, field, slope = self.density(np.exp(log_kappa), m)
+            rho, _field, slope = self.density(np.exp(log_kappa), m)
             weight = self.w * rho
             mean = self.P @ weight
             residual = (mean - m)[1:]
@@ -195,9 +195,7 @@ def branch(
         kappas.append(kappa)
         energies.append(zonal.energy(kappa, state))
         all_modes.append(state)
-    return Branch(
-        beta, d, kind, m, np.array(kappas), np.array(energies), np.array(all_modes)
-    )
+    return Branch(beta, d, kind, m, np.array(kappas), np.array(energies), np.array(all_modes))
 
 
 def transition(b: Branch) -> Transition:
@@ -208,10 +206,7 @@ def transition(b: Branch) -> Transition:
     kappa_1 = float(bifurcations(b.beta, b.d, 1, b.kind)[0])
     m, kappa = np.r_[0.0, b.m], np.r_[kappa_1, b.kappa]
     top = int(np.argmax(kappa))
-    if b.kind == "unnormalised":
-        continuous = b.beta <= sharp_beta(b.d)
-    else:
-        continuous = top == 0
+    continuous = b.beta <= sharp_beta(b.d) if b.kind == "unnormalised" else top == 0
     if continuous:
         return Transition(True, kappa_1, kappa_1, kappa_1, 0.0)
     zonal = _Zonal(b.beta, b.d, b.kind, b.modes.shape[1])

@@ -38,6 +38,7 @@ def two_cluster_time(
     close: float = CLOSE,
 ) -> float:
     """Time until two clusters at angle `start` have cos u = close: int du / (-u')."""
+
     # in log u: the integrand has a peak at the start, wide 1/beta, and 1/u at the end
     def integrand(s: float) -> float:
         u = np.exp(s)
@@ -56,7 +57,7 @@ def causal_time(beta: float, start: float, close: float = CLOSE) -> float:
 def equiangular_rate(
     g: np.ndarray | float, beta: float, n: int, kind: Literal["softmax", "unnormalised"]
 ) -> np.ndarray | float:
-    """g' of the common inner product of n tokens.
+    """G' of the common inner product of n tokens.
 
     SA 2 e^{beta g} (1-g)((n-1)g+1) / (e^beta + (n-1) e^{beta g}); USA (2/n) e^{beta g} (...).
     """
@@ -75,7 +76,9 @@ def equiangular_time(
 ) -> float:
     """Time until n tokens with equal inner products `start` (0: orthogonal) have `close`."""
     middle = (start + close) / 2
-    left = quad(lambda g: 1 / equiangular_rate(g, beta, n, kind), start, middle, epsabs=0, limit=500)
+    left = quad(
+        lambda g: 1 / equiangular_rate(g, beta, n, kind), start, middle, epsabs=0, limit=500
+    )
     right = quad(  # g = 1 - e^-s: the rate vanishes linearly at 1
         lambda s: np.exp(-s) / equiangular_rate(1 - np.exp(-s), beta, n, kind),
         -np.log(1 - middle),
@@ -95,9 +98,7 @@ def kuramoto_order(r0: float, t: float) -> float:
 def cross_ratio(a: float, b: float, c: float, d: float) -> float:
     """The Watanabe-Strogatz invariant of four angles under beta = 0."""
     s = np.sin
-    return float(
-        s((a - b) / 2) * s((c - d) / 2) / (s((a - d) / 2) * s((c - b) / 2))
-    )
+    return float(s((a - b) / 2) * s((c - d) / 2) / (s((a - d) / 2) * s((c - b) / 2)))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@
 with the weights w of `model.Attention`; with layer normalisation P_x Gamma, P_x v = v - <x, v> x.
 Exponents are shifted by their maximum, so any beta is safe. Pairs are taken in blocks: memory is
 O((n + k) d). On CPUs the sums of large problems are those of `pair_sums`.
-Sources: Castin et al. (arXiv 2501.18322), Geshkovski et al. (2312.10794), Sander et al. (2110.11773).
+Sources: Castin et al. (arXiv 2501.18322), Geshkovski et al. (2312.10794), Sander et al.
+(2110.11773).
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Field:
         return v - jnp.sum(u * v, axis=1, keepdims=True) * u
 
     def normaliser(self, x: Array, y: Array, log_m: Array) -> Array:
-        """log int exp(beta <Qx, Ky>) dmu(y) of the first head, (n,)."""
+        """Log int exp(beta <Qx, Ky>) dmu(y) of the first head, (n,)."""
         return self._exponential(self.heads[0], x, y, log_m)[1]
 
     def _head(self, h: HeadArrays, x: Array, y: Array, log_m: Array) -> Array:
@@ -128,7 +129,7 @@ class Field:
         forward, backward = beta * y @ h.A.T, beta * y @ h.A
 
         def step(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-            f, g, _, k = state
+            _f, g, _, k = state
             f_new = -self._means(forward, y, log_m + g)[1]
             g_new = -self._means(backward, y, log_m + f_new)[1]
             # the row sums that f leaves behind
@@ -161,9 +162,7 @@ def _by_blocks(block: Callable[[tuple[Array, Array]], Array], a: Array, k: int) 
     count = math.ceil(n / rows)
     padded = jnp.pad(a, ((0, count * rows - n), (0, 0)))
     index = jnp.arange(count * rows)
-    out = jax.lax.map(
-        block, (padded.reshape(count, rows, a.shape[1]), index.reshape(count, rows))
-    )
+    out = jax.lax.map(block, (padded.reshape(count, rows, a.shape[1]), index.reshape(count, rows)))
     return jax.tree.map(lambda z: z.reshape(count * rows, *z.shape[2:])[:n], out)
 
 

@@ -1,7 +1,7 @@
 """The kernel exp(beta x.y) on S^(d-1) in Gegenbauer modes: eigenvalues, growth rates, bifurcations.
 
-sigma is the uniform probability measure, N_k the number of harmonics of degree k, P_k the Gegenbauer
-polynomials with P_k(1) = 1, and
+sigma is the uniform probability measure, N_k the number of harmonics of degree k, P_k the
+Gegenbauer polynomials with P_k(1) = 1, and
 
     exp(beta x.y) = sum_k N_k lambda_k P_k(x.y),
     lambda_k = Gamma(d/2) (2/beta)^(d/2-1) I_(k+d/2-1)(beta)      (Funk 1915, Hecke 1917).
@@ -105,7 +105,9 @@ def mode_switch(k: int, d: int) -> float:
     return float(brentq(difference, 1e-3, 20.0 * (k + 1) ** 2 + 20, xtol=1e-12))
 
 
-def bifurcations(beta: float, d: int, count: int, kind: Normalisation = "unnormalised") -> np.ndarray:
+def bifurcations(
+    beta: float, d: int, count: int, kind: Normalisation = "unnormalised"
+) -> np.ndarray:
     """Noise kappa_k = lambda_k / beta, k = 1, ..., count, where mode k of the uniform state turns.
 
     With softmax kappa_k = lambda_k / (beta lambda_0). The uniform state is stable for kappa above
@@ -121,9 +123,7 @@ def sharp_beta(d: int) -> float:
 
     Mun, Rosenzweig (arXiv 2606.05140).
     """
-    return float(
-        brentq(lambda b: bessel_ratio(d / 2, b) - 1 / d, 0.5, 10.0, xtol=1e-13)
-    )
+    return float(brentq(lambda b: bessel_ratio(d / 2, b) - 1 / d, 0.5, 10.0, xtol=1e-13))
 
 
 def zonal_quadrature(d: int, points: int) -> tuple[np.ndarray, np.ndarray]:

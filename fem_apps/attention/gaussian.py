@@ -17,7 +17,7 @@ from fem_apps.attention import gaussian_closure as gc
 from fem_apps.attention.model import Attention, HeadArrays, array, heads
 from fem_apps.case import Case as AnyCase
 from fem_apps.case import Table
-from fem_apps.errors import CaseError, SolveError
+from fem_apps.errors import CaseError
 from fem_apps.mpi import on_rank_zero
 
 log = logging.getLogger(__name__)
@@ -200,7 +200,12 @@ def _trajectory(case: Case, closed: gc.Closure, sigma: np.ndarray, mean: np.ndar
 def _exact(case: Case, closed: gc.Closure, sigma: np.ndarray, mean: np.ndarray) -> float | None:
     """t* by the formula, where there is one: softmax, one head, V = I, mean 0."""
     (h, *more) = closed.heads
-    if more or closed.variant != "softmax" or mean.any() or not np.array_equal(h.V, np.eye(len(h.V))):
+    if (
+        more
+        or closed.variant != "softmax"
+        or mean.any()
+        or not np.array_equal(h.V, np.eye(len(h.V)))
+    ):
         return None
     t = gc.exact_blow_up(sigma, h.A)
     return t if np.isfinite(t) else None
@@ -250,7 +255,7 @@ def phase_portrait(closed: gc.Closure, portrait: Portrait) -> list[tuple[str, gc
     return out
 
 
-def portrait_counts(portrait: list[tuple[str, gc.Flow]]) -> dict[str, object]:
+def portrait_counts(portrait: list[tuple[str, gc.Flow]]) -> dict[str, int]:
     """How many diverged, and how many converged to each line (or point, or the whole plane)."""
     ends: dict[str, int] = {}
     for how, flow in portrait:
@@ -282,8 +287,12 @@ def rank_histogram(attention: Attention, ranks: Ranks) -> dict[str, object]:
         G = v.randn(d, d)
         V = np.eye(d) if ranks.value == "identity" else G.T @ G
         table = Attention(
-            variant=attention.variant, beta=attention.beta, layer_norm=False,
-            Q=_tuple(Q), K=_tuple(-Q), V=_tuple(V),
+            variant=attention.variant,
+            beta=attention.beta,
+            layer_norm=False,
+            Q=_tuple(Q),
+            K=_tuple(-Q),
+            V=_tuple(V),
         )
         closed = closure(table, d, attention.variant != "sinkhorn")
         s = np.random.RandomState(ranks.seed_sigma)

@@ -12,9 +12,10 @@ For the variants below N(alpha, Sigma) stays Gaussian (Castin, Ablin, Carrillo, 
                 L^T A^T L = U diag(s) W^T, C = L U diag(f(s)) W^T L^T, f = 2s/(1 + sqrt(1 + 4 s^2))
 
 Every right side is M Sigma + Sigma M^T, so a factor obeys L' = M L: Sigma = L L^T stays positive
-semi-definite, of the rank it began with, whatever the step. The clock is slowed by the rate of growth,
-ds = (1 + |L'|/|L| + |alpha'|/(1 + |alpha|)) dt, so that a blow-up in finite time is reached, not jumped
-over. (Forward Euler in t with clipped eigenvalues, as published, diverges on flows that cannot.)
+semi-definite, of the rank it began with, whatever the step. The clock is slowed by the rate of
+growth, ds = (1 + |L'|/|L| + |alpha'|/(1 + |alpha|)) dt, so that a blow-up in finite time is
+reached, not jumped over. (Forward Euler in t with clipped eigenvalues, as published, diverges on
+flows that cannot.)
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from scipy.integrate import LSODA, DOP853, OdeSolver
+from scipy.integrate import DOP853, LSODA, OdeSolver
 
 from fem_apps.errors import CaseError, SolveError
 
 Variant = Literal["softmax", "l2", "linear", "sinkhorn"]
-# a trace is infinite from here on; a rank counts eigenvalues above this part of the first; what grows
-# exponentially at most (L2, Sinkhorn) is large enough much earlier
+# a trace is infinite from here on; a rank counts eigenvalues above this part of the first; what
+# grows exponentially at most (L2, Sinkhorn) is large enough much earlier
 INFINITE, RANK, LARGE = 1e12, 1e-6, 1e8
 
 
@@ -74,7 +75,7 @@ class Closure:
         return len(self.heads[0].A)
 
     def rates(self, alpha: np.ndarray, L: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """alpha' and L' with Sigma = L L^T."""
+        """Alpha' and L' with Sigma = L L^T."""
         S = L @ L.T
         a, dL = np.zeros(self.d), np.zeros_like(L)
         for h in self.heads:
@@ -196,7 +197,9 @@ def flow(
         a, L = split(y)
         da, dL = closure.rates(a, L)
         size = np.sqrt(np.sum(L * L)) or 1.0
-        slow = 1.0 / (1.0 + np.sqrt(np.sum(dL * dL)) / size + np.sqrt(da @ da) / (1 + np.sqrt(a @ a)))
+        slow = 1.0 / (
+            1.0 + np.sqrt(np.sum(dL * dL)) / size + np.sqrt(da @ da) / (1 + np.sqrt(a @ a))
+        )
         return np.concatenate([[slow], slow * da, slow * dL.ravel()])
 
     y0 = np.concatenate([[0.0], a0, L0.ravel()])
@@ -240,7 +243,7 @@ def flow(
             covariances.append(L @ L.T)
         if watch is not None:
             watch(float(y[0]), trace)
-        da, dL = closure.rates(a, L)
+        _da, dL = closure.rates(a, L)
         if trace > divergence:
             rate = 2 * np.sum(L * dL)  # of the trace
             # in finite time the rate grows like trace^2, so that what is left of it is nothing

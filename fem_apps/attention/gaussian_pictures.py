@@ -1,4 +1,4 @@
-"""Pictures of the Gaussian closure: covariances in time, the cone of 2 x 2 ones, rank histograms."""
+"""Pictures of the Gaussian closure: covariances in time, their cone, rank histograms."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Energy landscape of layer-normalised attention: E(mu) = iint e^{x.Dy} dmu dmu on S^(d-1).
 
 D = Q^T K symmetric, beta absorbed; attention with V = D climbs E, with V = -D descends it. Which
-measures are extreme follows from the eigenvalues of D; where D > 0 the minimiser is one measure, and
-a convex quadratic programme finds it. Source: Burger, Kabri, Korolev, Roith, Weigand
+measures are extreme follows from the eigenvalues of D; where D > 0 the minimiser is one measure,
+and a convex quadratic programme finds it. Source: Burger, Kabri, Korolev, Roith, Weigand
 (arXiv 2501.03096, Phil. Trans. R. Soc. A 383:20240233).
 """
 
@@ -79,25 +79,21 @@ def antipodal_stable(D: np.ndarray) -> bool:
 
 
 def collective_hessian(D: np.ndarray) -> np.ndarray:
-    """Second derivative of E at the pair along the top eigenvector: eigenvalues, (2 (d-1),).
+    """Second-order change of E at the pair along the top eigenvector, sorted, (2 (d-1),).
 
-    Tangent moves e of v and f of -v along another eigenvector of eigenvalue l give the 2x2 block
-    (1/2) [[-L, 0], [0, -L]] + (l/2) [[e^L, e^-L], [e^-L, e^L]] ... with L = lambda_1; in the sum
-    and the difference of the moves it is diagonal: l cosh(L) - L sinh(L) and l sinh(L) - L sinh(L).
+    Both masses move along another eigenvector, of eigenvalue l. With L = lambda_1 the energy
+    changes by s^2 (l sinh L - L sinh L) if they turn by s together, and by
+    s^2 (l cosh L - L sinh L) if they turn by s and -s.
     """
     values, _ = _spectrum(D)
     L, rest = values[-1], values[:-1]
-    return np.sort(
-        np.r_[rest * np.cosh(L) - L * np.sinh(L), rest * np.sinh(L) - L * np.sinh(L)]
-    )
+    return np.sort(np.r_[rest * np.cosh(L) - L * np.sinh(L), rest * np.sinh(L) - L * np.sinh(L)])
 
 
 def four_particles(d1: float, d2: float) -> float:
     """b^2 of the minimiser (+-a e_1, +-b e_2), a^2 + b^2 = 1: d1 tanh(d1 a^2) = d2 tanh(d2 b^2)."""
     return float(
-        brentq(
-            lambda s: d1 * np.tanh(d1 * (1 - s)) - d2 * np.tanh(d2 * s), 0.0, 1.0, xtol=1e-14
-        )
+        brentq(lambda s: d1 * np.tanh(d1 * (1 - s)) - d2 * np.tanh(d2 * s), 0.0, 1.0, xtol=1e-14)
     )
 
 
@@ -116,7 +112,7 @@ class Minimiser:
 
 
 def minimise(kernel: np.ndarray, points: np.ndarray) -> Minimiser:
-    """min w.Kw over w >= 0, sum w = 1, K positive semi-definite, by non-negative least squares.
+    """Min w.Kw over w >= 0, sum w = 1, K positive semi-definite, by non-negative least squares.
 
     Args:
         kernel: K, (n, n).
@@ -169,8 +165,7 @@ def minimise_axisymmetric(a: float, b: float, n: int = 200) -> Minimiser:
 
     Two rings interact by e^{b t s} I_0(a sqrt((1-t^2)(1-s^2))).
     """
-    t = np.cos(np.pi * (np.arange(n) + 0.5) / n)
-    t = np.r_[1.0, t, -1.0]
+    t = np.r_[1.0, np.cos(np.pi * (np.arange(n) + 0.5) / n), -1.0]
     root = np.sqrt(np.maximum(np.outer(1 - t**2, 1 - t**2), 0.0))
     return minimise(np.exp(b * np.outer(t, t) + a * root) * ive(0, a * root), t)
 
@@ -178,8 +173,9 @@ def minimise_axisymmetric(a: float, b: float, n: int = 200) -> Minimiser:
 def circle_density(
     d1: float, d2: float, n: int = 512, modes: int = 14
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Angles and density of the measure with constant potential K*rho on S^1, D = diag(d1, d2) > 0;
-    where it is positive, it is the minimiser, of full support.
+    """The measure with constant potential K*rho on S^1, D = diag(d1, d2) > 0: angles, density.
+
+    Where it is positive, it is the minimiser, of full support.
 
     In Fourier modes the kernel is I_((k+l)/2)(p) I_((k-l)/2)(q), p, q = (d1 +- d2)/2, to full
     relative accuracy, which the fast decay of its diagonal needs.

@@ -1,7 +1,7 @@
-"""Attention on a density, by the vertex-centred edge scheme: gradient fields and non-local mobility.
+"""Attention on a density by the edge scheme: gradient fields and non-local mobility.
 
-With z(x) = int exp(x.Dy) dmu(y) the field of unnormalised attention with V = c D is c grad z, that of
-softmax c grad log z: the same potential, and its logarithm. So both are
+With z(x) = int exp(x.Dy) dmu(y) the field of unnormalised attention with V = c D is c grad z, that
+of softmax c grad log z: the same potential, and its logarithm. So both are
 
     d_t rho = div( rho grad(H'(rho) + Phi) ),   Phi = -c z   or   Phi = -c log z,
 

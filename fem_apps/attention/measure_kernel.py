@@ -1,9 +1,9 @@
 """The kernel exp(x.Dy) on the nodes of a sphere mesh: K mu(x) = int exp(x.Dy) dmu(y), O(N rank).
 
-For D = beta I it is the von Mises kernel of `fem.convolution` (Funk, Hecke). For a general symmetric
-D the kernel is smooth on S x S and is projected on the modes of the circle or the harmonics of the
-sphere in both variables, exp(x.Dy) = phi(x)^T C phi(y), with C by quadrature: its entries fall faster
-than exponentially with the degree.
+For D = beta I it is the von Mises kernel of `fem.convolution` (Funk, Hecke). For a general
+symmetric D the kernel is smooth on S x S and is projected on the modes of the circle or the
+harmonics of the sphere in both variables, exp(x.Dy) = phi(x)^T C phi(y), with C by quadrature: its
+entries fall faster than exponentially with the degree.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TOLERANCE = 1e-12
 
 
 def kernel_on_nodes(graph: NodeGraph, D: np.ndarray, strength: float) -> Convolution:
-    """b -> strength int exp(x.Dy) dmu at the nodes, mu = sum b_j delta_{x_j}. Collective.
+    """B -> strength int exp(x.Dy) dmu at the nodes, mu = sum b_j delta_{x_j}. Collective.
 
     Args:
         graph: nodes of a mesh of the unit circle or sphere.
@@ -79,7 +79,8 @@ def _core(D: np.ndarray, degree: int) -> np.ndarray:
     if len(D) == 2:
         n = 4 * degree + 8
         phi = 2 * np.pi * np.arange(n) / n
-        x, w = np.stack([np.cos(phi), np.sin(phi)], axis=1), np.full(n, 2 * np.pi / n)
+        x = np.stack([np.cos(phi), np.sin(phi)], axis=1)
+        w = np.repeat(2 * np.pi / n, n)
         norm = np.r_[2 * np.pi, np.full(2 * degree, np.pi)]
     else:
         t, wt = np.polynomial.legendre.leggauss(degree + 12)

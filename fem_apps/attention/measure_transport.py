@@ -1,15 +1,15 @@
 """Attention on a density with any field: d_t mu + div(mu Gamma_mu) = kappa Laplace mu, on any mesh.
 
-Fields that are no gradients (V not a multiple of Q^T K, several heads, L2, Sinkhorn, ...) have fluxes
-on the edges of the node graph,
+Fields that are no gradients (V not a multiple of Q^T K, several heads, L2, Sinkhorn, ...) have
+fluxes on the edges of the node graph,
 
     F_ij = q_ij rho_ij + kappa a_ij (rho_i - rho_j),
     q_ij = a_ij (Gamma_i + Gamma_j)/2 . (x_j - x_i),
 
 rho_ij the mean of both ends, but at most twice the end that the flux leaves: second order where rho
 is smooth, and positive for dt sum_j (2 |q_ij| + kappa a_ij) <= m_i. Time: three-stage strong
-stability preserving Runge-Kutta (Shu, Osher 1988) at a share of that bound. Gamma at the nodes is the
-token code's own, with the nodal masses as the masses of tokens: all pairs, O(N^2 / ranks).
+stability preserving Runge-Kutta (Shu, Osher 1988) at a share of that bound. Gamma at the nodes is
+the token code's own, with the nodal masses as the masses of tokens: all pairs, O(N^2 / ranks).
 """
 
 from __future__ import annotations

@@ -67,9 +67,7 @@ def heads(attention: Attention, d: int) -> tuple[HeadArrays, ...]:
     Raises:
         CaseError: Q and K of unlike shape, or a matrix that does not fit d.
     """
-    tables = attention.heads or (
-        HeadTable(Q=attention.Q, K=attention.K, V=attention.V, W=None),
-    )
+    tables = attention.heads or (HeadTable(Q=attention.Q, K=attention.K, V=attention.V, W=None),)
     out = []
     for i, table in enumerate(tables):
         where = f"attention.heads.{i}." if attention.heads else "attention."
@@ -112,8 +110,9 @@ def array(value: Matrix, d: int, name: str) -> np.ndarray:
 
 
 def energy_matrix(attention: Attention, d: int) -> tuple[np.ndarray, float] | None:
-    """(D, sign) if the field is the gradient of an energy: one head, D = beta Q^T K symmetric, and
-    V = sign c D with c > 0 or V = +-I with D = beta I; None otherwise.
+    """(D, sign) of a field that is the gradient of an energy; None for others.
+
+    That is: one head, D = beta K^T Q symmetric, and V = sign c D with c > 0.
 
     E(mu) = 1/2 iint exp(x.Dy) dmu dmu then rises (sign 1) or falls (-1) along the flow.
     """

@@ -3,8 +3,8 @@
 numba has no vector exp (numba #10060), so it is written out such that LLVM vectorises it: with
 z = log2(e) (a.y + b - c) <= 0 rounded to an integer k by adding 1.5 2^52, 2^(z - k) is a
 polynomial of degree 10 (relative error 3e-16), and k goes into the exponent bits. Below 2^-1020
-the result is 2^-1020: no argument is too large. Up to d = 3 nothing is stored per pair; above, tiles
-of 64 x 512 pairs go through the matrix product of BLAS twice.
+the result is 2^-1020: no argument is too large. Up to d = 3 nothing is stored per pair; above,
+tiles of 64 x 512 pairs go through the matrix product of BLAS twice.
 """
 
 from __future__ import annotations
@@ -99,9 +99,7 @@ def _exp_tile(S, b, c):  # type: ignore[no-untyped-def]
             row[j] = exp2(row[j] + (b[j] - ci))
 
 
-def compiled_sums(
-    a: np.ndarray, y: np.ndarray, b: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def compiled_sums(a: np.ndarray, y: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """sum_j exp(a_i.y_j + b_j - c_i) (y_j, 1) with c_i at least the largest exponent of row i.
 
     Args:

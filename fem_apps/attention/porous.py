@@ -57,7 +57,7 @@ def porous_state(
     m = np.where(np.arange(modes) < 2, [1.0, 1.0] + [0.0] * (modes - 2), 0.0)
 
     def project(m: np.ndarray) -> np.ndarray:
-        """rho = (mu + k*rho)_+ / c of mass 1."""
+        """Rho = (mu + k*rho)_+ / c of mass 1."""
         field = (N * lam * m) @ P
         low, high = c - field.max() - c, c - field.min() + c
         mu = brentq(lambda s: w @ np.maximum(s + field, 0) / c - 1, low, high, xtol=1e-15)

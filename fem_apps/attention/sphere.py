@@ -3,8 +3,8 @@
     d_t rho + div(rho Gamma_rho) = kappa Laplace rho + (c/2) Laplace rho^2
 
 on the unit circle or sphere with layer normalisation, on planar domains without. Gradient fields
-(D = beta Q^T K symmetric, V a positive or negative multiple of D) take the implicit edge scheme with
-its energy law (`measure`); all others the explicit transport scheme (`measure_transport`).
+(D = beta Q^T K symmetric, V a positive or negative multiple of D) take the implicit edge scheme
+with its energy law (`measure`); all others the explicit transport scheme (`measure_transport`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Case(AnyCase):
 
     @property
     def interaction(self) -> bool:
-        """Whether concentration is watched; noise and repulsion prevent it, the kernel is smooth."""
+        """Whether concentration is watched: noise and repulsion prevent it."""
         return not (self.noise or self.repulsion)
 
 
@@ -153,7 +153,9 @@ def run(case: Case, run: Any) -> dict[str, object]:
     with run.phase("time stepping"):
         metrics = march_case(case, run, s, diagnose)  # type: ignore[arg-type]
     gradient = gradient_factor(case.attention, s.graph.x.shape[1])
-    lawless = gradient is None or (case.attention.variant == "softmax" and bool(s.solver.H.terms))
+    lawless = gradient is None or (
+        case.attention.variant == "softmax" and bool(case.noise or case.repulsion)
+    )
     if lawless:
         run.note("this equation has no known free energy: energy_increase is left out")
         metrics["energy_increase"] = metrics["free_energy"] = None

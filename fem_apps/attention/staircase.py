@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -34,12 +35,12 @@ class Staircase:
 
     @property
     def merge_times(self) -> np.ndarray:
-        """s / log(beta), the published unit."""
+        """S / log(beta), the published unit."""
         return self.merges / np.log(self.beta)
 
 
 def direction(theta: np.ndarray, mass: np.ndarray, beta: float) -> np.ndarray:
-    """d theta / ds of distinct tokens with multiplicities; the norm is over all tokens."""
+    """D theta / ds of distinct tokens with multiplicities; the norm is over all tokens."""
     gap = theta[None, :] - theta[:, None]
     exponent = beta * (np.cos(gap) - 1)
     np.fill_diagonal(exponent, -np.inf)
@@ -78,7 +79,8 @@ def staircase(
     order = np.argsort(theta)
     member = np.empty(len(theta), dtype=int)
     member[order] = np.arange(len(theta))
-    x, mass = np.array(theta, dtype=float)[order], np.ones(len(theta))
+    x: Any = np.array(theta, dtype=float)[order]
+    mass: Any = np.ones(len(theta))
     s, merges = 0.0, []
     out_s, out_e, out_x = [0.0], [energy(x, mass, beta)], [x[member]]
 
@@ -129,9 +131,7 @@ def staircase(
         out_x.append(x[member])
         if watch is not None:
             watch(s, len(x))
-    return Staircase(
-        beta, np.array(out_s), np.array(out_e), np.array(out_x), np.array(merges)
-    )
+    return Staircase(beta, np.array(out_s), np.array(out_e), np.array(out_x), np.array(merges))
 
 
 def limit_merges(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -140,7 +140,8 @@ def limit_merges(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Only the closest pair moves: masses a, b at gap D meet at their centre of mass after
     D sqrt(ab/(a+b)). Tokens on an arc (no pair meets the long way round).
     """
-    x, mass = np.sort(theta).astype(float), np.ones(len(theta))
+    x: Any = np.sort(theta).astype(float)
+    mass: Any = np.ones(len(theta))
     s, lengths, plateaus = 0.0, [], [float((mass**2).sum() / mass.sum() ** 2)]
     while len(x) > 1:
         i = int(np.argmin(np.diff(x)))

@@ -1,4 +1,4 @@
-"""Pictures of the statics: bifurcation diagram, states along the branch, porous state, minimiser."""
+"""Pictures of the statics: bifurcation diagram, states of the branch, porous state, minimiser."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ def diagram(branch: Any, change: Any) -> bytes:
 
     with_energy = np.isfinite(branch.energy).all()
     figure, axes = plt.subplots(
-        1, 1 + with_energy, figsize=(3.6 * (1 + with_energy), 2.8), layout="constrained", squeeze=False
+        1,
+        1 + with_energy,
+        figsize=(3.6 * (1 + with_energy), 2.8),
+        layout="constrained",
+        squeeze=False,
     )
     m, kappa = np.r_[0.0, branch.m], np.r_[change.kappa_1, branch.kappa]
     top = int(np.argmax(kappa))

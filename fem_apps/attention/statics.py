@@ -32,7 +32,9 @@ class Branch(Table):
 
     states: int = Field(80, ge=10, le=2000, description="states along it, evenly spaced in m")
     m_max: float = Field(0.97, gt=0.05, lt=0.995, description="the last |int x rho|")
-    modes: int | None = Field(None, ge=8, le=400, description="Gegenbauer modes; by beta if left out")
+    modes: int | None = Field(
+        None, ge=8, le=400, description="Gegenbauer modes; by beta if left out"
+    )
 
 
 class Repulsion(Table):

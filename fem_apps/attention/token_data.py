@@ -132,7 +132,9 @@ def check_tokens(x: np.ndarray, on_sphere: bool) -> np.ndarray:
     """
     bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
     if len(bad):
-        raise CaseError(f"tokens: token {bad[0] + 1} of {len(x)} is not finite: {x[bad[0]].tolist()}")
+        raise CaseError(
+            f"tokens: token {bad[0] + 1} of {len(x)} is not finite: {x[bad[0]].tolist()}"
+        )
     if not on_sphere:
         return x
     if x.shape[1] < 2:

@@ -128,7 +128,8 @@ class Tokens:
 
         def solve(x: Any, t0: Any, t1: Any, args: tuple[Any, ...]) -> Any:
             event = diffrax.Event(
-                before_event, optimistix.Bisection(rtol=1e-12, atol=1e-12, flip="detect")
+                before_event,
+                optimistix.Bisection(rtol=1e-12, atol=1e-12, norm=jnp.abs, flip="detect"),
             )
             sol = diffrax.diffeqsolve(
                 term,
@@ -164,7 +165,9 @@ class Tokens:
         return jax.jit(steps)
 
     # ------------------------------------------------------------------ segments
-    def advance(self, c: Cloud, end: float, group: np.ndarray) -> tuple[Cloud, np.ndarray, list[Merge]]:
+    def advance(
+        self, c: Cloud, end: float, group: np.ndarray
+    ) -> tuple[Cloud, np.ndarray, list[Merge]]:
         """To a time, through merges; group are the clusters' numbers of c.x at its time.
 
         Returns:
@@ -206,9 +209,7 @@ class Tokens:
         dt = (end - c.t) / count
         x = np.array(self._noisy(c.x, jnp.log(c.mass), c.step, count, dt))
         if not np.isfinite(x).all():
-            raise SolveError(
-                "noisy tokens", "not finite", time=c.t, advice="a smaller time.dt"
-            )
+            raise SolveError("noisy tokens", "not finite", time=c.t, advice="a smaller time.dt")
         c = replace(c, t=end, x=x, step=c.step + count)
         before = int(group.max()) + 1
         group = labels(x, self.cluster)
@@ -230,10 +231,10 @@ class Tokens:
         if k == len(np.unique(c.leader)):
             return c, group
         mass = np.bincount(same, weights=c.mass)
-        x = np.stack([np.bincount(same, weights=c.mass * z) for z in c.x.T], axis=1)
-        x /= mass[:, None]
+        sums = [np.bincount(same, weights=c.mass * z) / mass for z in c.x.T]
+        x = np.stack(sums, axis=1)
         if self.on_sphere:
-            x /= np.linalg.norm(x, axis=1, keepdims=True)
+            x = x / np.linalg.norm(x, axis=1, keepdims=True)
         first = np.unique(same, return_index=True)[1]
         if len(c.x) <= EVENTS or 2 * k > len(c.x):  # arrays of other sizes compile again
             return replace(c, x=x[same], leader=first[same]), group

@@ -1,4 +1,4 @@
-"""Pictures of a token run: tokens on the circle or sphere by cluster, energy staircase, animation."""
+"""Pictures of a token run: tokens by cluster, energy staircase, animation."""
 
 from __future__ import annotations
 
@@ -41,9 +41,7 @@ def draw(
     make("energy.png", lambda: staircase(folder / "history.csv", merges, case))
     make("tokens.png", lambda: snapshots(times, frames, distance, case.attention.layer_norm))
     if len(frames) > 2:
-        make(
-            "animation.gif", lambda: animation(times, frames, distance, case.attention.layer_norm)
-        )
+        make("animation.gif", lambda: animation(times, frames, distance, case.attention.layer_norm))
     return notes
 
 
@@ -105,6 +103,7 @@ def snapshots(
 def staircase(path: Path, merges: Sequence[tuple[float, int, int]], case: Any) -> bytes:
     """The energy and the number of clusters against time, merges marked."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     h = read_history(path)
     figure, ax = plt.subplots(figsize=(4.4, 2.8), layout="constrained")
@@ -127,7 +126,7 @@ def staircase(path: Path, merges: Sequence[tuple[float, int, int]], case: Any) -
     if h["clusters"].max() > 30:
         right.set_yscale("log")
     else:
-        right.yaxis.get_major_locator().set_params(integer=True)
+        right.yaxis.set_major_locator(MaxNLocator(integer=True))
     return png(figure)
 
 

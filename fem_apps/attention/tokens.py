@@ -77,7 +77,9 @@ class Case(AnyCase):
         if self.clock == "arc-length" and (
             self.attention.variant != "scaled" or self.noise or not self.attention.layer_norm
         ):
-            raise ValueError("clock = 'arc-length' is of attention.variant = 'scaled' without noise")
+            raise ValueError(
+                "clock = 'arc-length' is of attention.variant = 'scaled' without noise"
+            )
         return self
 
 
@@ -253,9 +255,7 @@ def _march(case: Case, run: Any, session: _Session | None) -> dict[str, object]:
     number = on_rank_zero(comm, lambda: session.number)  # type: ignore[union-attr]
     with (
         run.phase("tokens"),
-        History(
-            comm, run.folder / "history.csv", append=run.restart, last_step=number
-        ) as history,
+        History(comm, run.folder / "history.csv", append=run.restart, last_step=number) as history,
     ):
         if not run.restart:
             history.write(on_rank_zero(comm, lambda: session.row()))  # type: ignore[union-attr]

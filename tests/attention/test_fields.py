@@ -69,7 +69,10 @@ def test_definition(variant, norm):
 
 def test_heads_and_mask():
     x, log_m = cloud(20)
-    heads = [{"Q": tuples(Q), "K": tuples(K), "V": tuples(V[:2]), "W": tuples(V[:, :2])}, {"V": -0.5}]
+    heads = [
+        {"Q": tuples(Q), "K": tuples(K), "V": tuples(V[:2]), "W": tuples(V[:, :2])},
+        {"V": -0.5},
+    ]
     a = Attention(heads=heads, layer_norm=False, masked=True)
     m = np.exp(log_m)
     expected = np.zeros_like(x)
@@ -93,7 +96,7 @@ def test_masked_blocks(variant, monkeypatch):
 @pytest.mark.parametrize("d", [2, 3, 5, 70])
 @pytest.mark.parametrize("beta", [0.0, 4.0, 1e4])
 def test_compiled_sums(d, beta):
-    x, log_m = cloud(300, d)
+    x, _log_m = cloud(300, d)
     y, b = cloud(700, d)
     sums, c = compiled_sums(beta * x, y, b)
     s = beta * x @ y.T + b

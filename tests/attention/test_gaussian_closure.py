@@ -1,4 +1,4 @@
-"""Riccati solutions, invariants, blow-up, equivalence with particles and with one-dimensional laws."""
+"""Riccati solutions, invariants, blow-up, laws in one dimension, rank histograms."""
 
 import numpy as np
 import pytest
@@ -29,8 +29,12 @@ def test_exact_covariance():
 
 def test_mean():
     f = gc.flow(
-        softmax(np.diag([-0.7, 0.4])), np.diag([1.3, 0.5]), np.array([1.0, -2]), end=1.2,
-        tolerance=1e-12, outputs=[1.2],
+        softmax(np.diag([-0.7, 0.4])),
+        np.diag([1.3, 0.5]),
+        np.array([1.0, -2]),
+        end=1.2,
+        tolerance=1e-12,
+        outputs=[1.2],
     )
     assert f.alpha[-1] == pytest.approx([1.86065926, -9.20834754], abs=1e-7)
 
@@ -79,7 +83,7 @@ def test_two_head_plane():
     f = gc.flow(gc.Closure("softmax", (head,)), I / 2, settle=1e-11)
     S = f.sigma[-1]
     exact = np.array([[q[1] ** 2 / 2, -q[0] * q[1] / 2], [-q[0] * q[1] / 2, 0.5]])
-    assert S == pytest.approx(exact, abs=1e-4)
+    assert pytest.approx(exact, abs=1e-4) == S
     assert exact == pytest.approx(np.array([[0.417451, -0.185635], [-0.185635, 0.5]]), abs=1e-6)
     assert f.sigma[:, 1, 1] == pytest.approx(0.5, abs=1e-8)
     Sq = f.sigma @ q
@@ -175,7 +179,11 @@ def test_grids():
 
 
 def test_what_does_not_close():
-    for a in (Attention(layer_norm=False, variant="sigmoid"), Attention(), Attention(layer_norm=False, masked=True)):
+    for a in (
+        Attention(layer_norm=False, variant="sigmoid"),
+        Attention(),
+        Attention(layer_norm=False, masked=True),
+    ):
         with pytest.raises(CaseError):
             closure(a, 2)
     with pytest.raises(CaseError, match="alike"):

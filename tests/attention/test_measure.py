@@ -37,7 +37,9 @@ def evolve(case):
     s = set_up(build(MPI.COMM_WORLD, MeshCase(**case.mesh.model_dump()), "."), case)
     state = s.solver.start(0.0, s.rho0)
     steps = [state]
-    for step in march(state, s.solver.attempt, case.time, dt=first_step(s.solver, state, case.time)):
+    for step in march(
+        state, s.solver.attempt, case.time, dt=first_step(s.solver, state, case.time)
+    ):
         steps.append(step.state)
     return s, steps
 
@@ -48,13 +50,22 @@ def mode(s, rho, values):
 
 @pytest.mark.parametrize(
     ("variant", "noise", "V"),
-    [("unnormalised", 0.0, 1.0), ("softmax", 0.0, 1.0), ("softmax", 0.3, 1.0), ("softmax", 0.0, -1.0)],
+    [
+        ("unnormalised", 0.0, 1.0),
+        ("softmax", 0.0, 1.0),
+        ("softmax", 0.3, 1.0),
+        ("softmax", 0.0, -1.0),
+    ],
 )
 def test_growth_rates_on_the_circle(variant, noise, V):
     beta, k, end = 5.0, 3, 0.05
     case = case_of(
-        CIRCLE, Attention(variant=variant, beta=beta, V=V), "1 + 0.001*(4*x**3 - 3*x)", end,
-        1e-7, noise=noise,
+        CIRCLE,
+        Attention(variant=variant, beta=beta, V=V),
+        "1 + 0.001*(4*x**3 - 3*x)",
+        end,
+        1e-7,
+        noise=noise,
     )
     s, steps = evolve(case)
     theta = np.arctan2(s.graph.x[:, 1], s.graph.x[:, 0])
@@ -185,10 +196,19 @@ def test_tokens_against_closure():
 def test_errors():
     def bad(match, **change):
         table = {
-            "mesh": CIRCLE, "attention": Attention(), "expression": "1 + 0.1*x", "end": 1.0, **change
+            "mesh": CIRCLE,
+            "attention": Attention(),
+            "expression": "1 + 0.1*x",
+            "end": 1.0,
+            **change,
         }
-        case = case_of(table.pop("mesh"), table.pop("attention"), table.pop("expression"), 1.0,
-                       **{k: v for k, v in table.items() if k != "end"})
+        case = case_of(
+            table.pop("mesh"),
+            table.pop("attention"),
+            table.pop("expression"),
+            1.0,
+            **{k: v for k, v in table.items() if k != "end"},
+        )
         with pytest.raises(CaseError, match=match):
             set_up(build(MPI.COMM_WORLD, MeshCase(**case.mesh.model_dump()), "."), case)
 
@@ -202,7 +222,7 @@ def test_errors():
 def test_wrong_keys(tmp_path, capsys, monkeypatch):
     case = tmp_path / "case.toml"
     case.write_text(
-        'kind = "sphere-attention"\nnoise = -1\n[mesh]\ngeometry = "circle"\n[attention]\nbeta = 3\n'
+        'kind = "sphere-attention"\nnoise = -1\n[mesh]\ngeometry = "circle"\n'
         '[initial]\ntype = "uniform"\n[time]\nend = 1\n'
     )
     monkeypatch.setattr("sys.argv", ["fem-apps", "run", str(case), "--out", str(tmp_path / "r")])

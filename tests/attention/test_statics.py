@@ -123,7 +123,12 @@ def test_extremisers():
 def test_antipodal_thresholds():
     low, high = np.tanh(1), 1.199679
     assert low == pytest.approx(0.761594, abs=1e-6)
-    for d, stable in ((low - 1e-5, True), (low + 1e-5, False), (high - 1e-5, False), (high + 1e-5, True)):
+    for d, stable in (
+        (low - 1e-5, True),
+        (low + 1e-5, False),
+        (high - 1e-5, False),
+        (high + 1e-5, True),
+    ):
         D = np.diag([d, 1.0])
         assert le.antipodal_stable(D) == stable
         assert (le.collective_hessian(D)[-1] < 0) == stable

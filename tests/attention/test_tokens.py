@@ -238,9 +238,7 @@ def test_restart(extra, tmp_path, monkeypatch):
     sets = [a for e in extra for a in ("--set", e)]
     full, part = tmp_path / "full", tmp_path / "part"
     assert not command(monkeypatch, "run", case, "--out", full, *sets)
-    assert not command(
-        monkeypatch, "run", case, "--out", part, *sets, "--set", "output.frames=6"
-    )
+    assert not command(monkeypatch, "run", case, "--out", part, *sets, "--set", "output.frames=6")
     # as after a crash at the fourth output time: the history goes on from the checkpoint
     with np.load(part / "checkpoint" / "tokens.npz") as f:
         assert int(f["number"]) == 6
