@@ -80,6 +80,10 @@ KINDS: dict[str, Kind] = {
         "fem_apps.attention.sphere",
         "attention on a density by finite elements: circle, sphere, plane; noise, repulsion",
     ),
+    "attention-phase-diagram": Kind(
+        "fem_apps.attention.phase_diagram",
+        "share of attention's pairs of tokens that have met, in time and inverse temperature",
+    ),
 }
 
 

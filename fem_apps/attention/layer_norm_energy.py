@@ -165,7 +165,8 @@ def minimise_axisymmetric(a: float, b: float, n: int = 200) -> Minimiser:
 
     Two rings interact by e^{b t s} I_0(a sqrt((1-t^2)(1-s^2))).
     """
-    t = np.r_[1.0, np.cos(np.pi * (np.arange(n) + 0.5) / n), -1.0]
+    inner = np.cos(np.pi * (np.arange(n) + 0.5) / n)
+    t = np.concatenate([[1.0], inner, [-1.0]])
     root = np.sqrt(np.maximum(np.outer(1 - t**2, 1 - t**2), 0.0))
     return minimise(np.exp(b * np.outer(t, t) + a * root) * ive(0, a * root), t)
 

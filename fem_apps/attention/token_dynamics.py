@@ -28,7 +28,8 @@ from fem_apps.errors import SolveError
 
 # above this many tokens merges are seen at output times only: events cost n^2 d a step
 EVENTS = 1024
-INFINITE = 1e8
+# a blow-up in finite time: what is left of it at that size is below rounding of the time
+INFINITE = 1e5
 # distances from inner products have errors of 1e-8, a few per cent of the least gluing distance
 GLUE_SLACK = 0.05
 MAX_STEPS = 1_000_000

@@ -1,0 +1,183 @@
+"""Phase diagram of clustering in (t, beta): a case of kind attention-phase-diagram.
+
+A batch of n uniform tokens for each beta follows softmax or unnormalised attention; the diagram shows
+the mean share of pairs with <x_i, x_j> > 0.999. Over it, the time at which tokens that start
+orthogonal have met (`closed_forms.equiangular_time`), which in high dimension is where they do.
+Source: Geshkovski, Letrouit, Polyanskiy, Rigollet (arXiv 2312.10794). The step is theirs, explicit
+Euler and normalisation, here with the tangent projection first; one compiled loop a (beta, batch)
+pair takes each unordered pair's exponential once and keeps a cloud in cache from start to end.
+Rows of beta are shared among the ranks. Needs no DOLFINx.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numba import njit
+from pydantic import Field
+
+from fem_apps.attention.closed_forms import equiangular_time
+from fem_apps.attention.pair_sums import LOG2E, exp2
+from fem_apps.case import Case as AnyCase
+from fem_apps.case import Table
+
+FLAGS = {"reassoc", "contract", "nsz"}
+
+
+class Output(Table):
+    """What is written."""
+
+    pictures: bool = Field(True, description="the diagram as a picture")
+
+
+class Case(AnyCase):
+    """A case of kind attention-phase-diagram."""
+
+    n: int = Field(32, ge=2, le=512, description="tokens")
+    d: int = Field(2, ge=2, le=1024, description="dimension")
+    batch: int = Field(64, ge=1, le=100_000, description="clouds for each beta")
+    variant: Literal["softmax", "unnormalised"] = Field("softmax", description="the attention")
+    beta_min: float = Field(0.1, ge=0, description="first beta")
+    beta_max: float = Field(9.0, ge=0, le=300, description="last beta")
+    betas: int = Field(90, ge=1, le=2000, description="how many, evenly spaced")
+    end: float = Field(30.0, gt=0, description="final time")
+    step: float = Field(0.1, gt=0, description="step; unnormalised: divided by sqrt(beta)e^(beta-1/2)")
+    checkpoints: int = Field(200, ge=1, le=10000, description="times of the statistic")
+    close: float = Field(0.999, gt=-1, lt=1, description="inner product of a pair that has met")
+    output: Output = Field(default_factory=Output, description="what is written")
+
+
+@njit(cache=True, fastmath=FLAGS, error_model="numpy")
+def _cloud(x, beta, dt, every, close, softmax, out):  # type: ignore[no-untyped-def]
+    """Add the share of close pairs of one cloud, rows of x the coordinates, to out at each check."""
+    d, n = x.shape
+    c = beta * LOG2E
+    s, z = np.empty((d, n)), np.empty(n)
+    w = np.empty(n)
+    one = exp2(0.0) if softmax else exp2(c)
+    shift = c if softmax else 0.0
+    for check in range(len(out)):
+        for _ in range(every):
+            for i in range(n):
+                z[i] = one
+                for k in range(d):
+                    s[k, i] = one * x[k, i]
+            for i in range(1, n):
+                for j in range(i):
+                    w[j] = 0.0
+                for k in range(d):
+                    a = x[k, i]
+                    for j in range(i):
+                        w[j] += a * x[k, j]
+                for j in range(i):
+                    w[j] = exp2(c * w[j] - shift)
+                total = 0.0
+                for j in range(i):
+                    total += w[j]
+                    z[j] += w[j]
+                z[i] += total
+                for k in range(d):
+                    a, t = x[k, i], 0.0
+                    for j in range(i):
+                        t += w[j] * x[k, j]
+                        s[k, j] += w[j] * a
+                    s[k, i] += t
+            for i in range(n):
+                r = z[i] if softmax else float(n)
+                radial = norm = 0.0
+                for k in range(d):
+                    radial += x[k, i] * s[k, i]
+                for k in range(d):
+                    v = x[k, i] + dt / r * (s[k, i] - radial * x[k, i])
+                    norm += v * v
+                    s[k, i] = v
+                norm = 1.0 / np.sqrt(norm)
+                for k in range(d):
+                    x[k, i] = s[k, i] * norm
+        met = 0
+        for i in range(1, n):
+            for j in range(i):
+                g = 0.0
+                for k in range(d):
+                    g += x[k, i] * x[k, j]
+                met += g > close
+        out[check] += 2.0 * met / (n * (n - 1))
+
+
+def steps_of(case: Case, beta: float) -> tuple[float, int]:
+    """Step, and steps between two checks of the statistic."""
+    size = case.step
+    if case.variant == "unnormalised":
+        size /= max(1.0, np.sqrt(beta) * np.exp(beta - 0.5))
+    every = max(1, round(case.end / case.checkpoints / size))
+    return case.end / (case.checkpoints * every), every
+
+
+def row(case: Case, number: int, beta: float) -> np.ndarray:
+    """The share of pairs that have met at each check, for one beta; depends on the seed alone."""
+    rng = np.random.default_rng([case.seed, number])
+    dt, every = steps_of(case, beta)
+    out = np.zeros(case.checkpoints)
+    for _ in range(case.batch):
+        x = rng.standard_normal((case.d, case.n))
+        x /= np.linalg.norm(x, axis=0)
+        _cloud(x, beta, dt, every, case.close, case.variant == "softmax", out)
+    return out / case.batch
+
+
+def run(case: Case, run: Any) -> dict[str, object]:
+    """Run a case; returns the metrics of its summary. Collective."""
+    from fem_apps.errors import CaseError
+    from fem_apps.mpi import on_rank_zero, total
+    from fem_apps.output.folder import Interrupted
+
+    if case.beta_max < case.beta_min:
+        raise CaseError(f"beta_max = {case.beta_max:g} is below beta_min = {case.beta_min:g}")
+    betas = np.linspace(case.beta_min, case.beta_max, case.betas)
+    share = np.zeros((case.betas, case.checkpoints))
+    comm = run.comm
+    with run.phase("clouds"):
+        for first in range(0, case.betas, comm.size):
+            i = first + comm.rank
+            if i < case.betas:
+                share[i] = row(case, i, float(betas[i]))
+            run.progress.update(min(1.0, (first + comm.size) / case.betas), f"beta <= {betas[min(i, case.betas - 1)]:.3g}")
+            if run.asked_to_stop():
+                raise Interrupted("interrupted: a phase diagram is begun again")
+    share = total(comm, share)
+    times = case.end * np.arange(1, case.checkpoints + 1) / case.checkpoints
+    kind = case.variant
+    curve = np.array([equiangular_time(float(b), case.n, kind, close=case.close) for b in betas])
+    on_rank_zero(comm, _write, case, run.folder, times, betas, share, curve)
+    return {
+        "share_final": share[:, -1],
+        "share_mean": float(share.mean()),
+        "equiangular_time": curve,
+        "pairs": case.betas * case.batch * case.n**2,
+    }
+
+
+def _write(case: Case, folder: Any, times: Any, betas: Any, share: Any, curve: Any) -> None:
+    from fem_apps.output.files import npz, write_whole
+
+    write_whole(
+        folder / "diagram.npz", npz({"times": times, "betas": betas, "share": share, "curve": curve})
+    )
+    if not case.output.pictures:
+        return
+    import matplotlib.pyplot as plt
+
+    from fem_apps.output.plot_style import png, style
+
+    style()
+    figure, ax = plt.subplots(figsize=(4.2, 3.0), layout="constrained")
+    image = ax.pcolormesh(times, betas, share, cmap="viridis", vmin=0, vmax=1, rasterized=True)
+    seen = curve <= case.end
+    ax.plot(curve[seen], betas[seen], color="white", lw=1.6, label="orthogonal start")
+    ax.set_xlabel("time")
+    ax.set_ylabel(r"$\beta$")
+    ax.set_title(f"n = {case.n}, d = {case.d}, {case.variant}")
+    ax.legend(loc="upper left", labelcolor="white")
+    figure.colorbar(image, ax=ax, label=f"share of pairs with inner product > {case.close:g}")
+    write_whole(folder / "diagram.png", png(figure))
