@@ -152,9 +152,9 @@ def minimise_on_sphere(D: np.ndarray, n: int = 360) -> Minimiser:
         x = np.stack([np.cos(phi), np.sin(phi)], axis=1)
     elif len(D) == 3:
         z = 1 - (2 * i + 1) / n
-        phi = np.pi * (1 + 5**0.5) * i
+        turn = np.pi * (1 + 5**0.5) * i
         r = np.sqrt(1 - z * z)
-        x = np.stack([r * np.cos(phi), r * np.sin(phi), z], axis=1)
+        x = np.stack([r * np.cos(turn), r * np.sin(turn), z], axis=1)
     else:
         raise CaseError(f"landscape.D is {len(D)} x {len(D)}: a density is found for d = 2 and 3")
     return minimise(np.exp(x @ D @ x.T), x)
