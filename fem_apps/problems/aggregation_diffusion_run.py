@@ -11,12 +11,13 @@ import numpy as np
 from dolfinx import fem
 
 from fem_apps import meshing
+from fem_apps.errors import Interrupted
 from fem_apps.fem.node_graph import NodeGraph
 from fem_apps.fem.time_stepping import Step, march, output_times
 from fem_apps.mpi import extremes, on_rank_zero
 from fem_apps.output import checkpoint
 from fem_apps.output.fields import FieldWriter
-from fem_apps.output.folder import Interrupted, Run
+from fem_apps.output.folder import Run
 from fem_apps.output.frames import FrameRecorder
 from fem_apps.output.history import History
 from fem_apps.problems.aggregation_diffusion import Case, Problem, Setting, first_step, set_up
