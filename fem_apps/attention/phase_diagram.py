@@ -1,7 +1,7 @@
 """Phase diagram of clustering in (t, beta): a case of kind attention-phase-diagram.
 
-A batch of n uniform tokens for each beta follows softmax or unnormalised attention; the diagram shows
-the mean share of pairs with <x_i, x_j> > 0.999. Over it, the time at which tokens that start
+A batch of n uniform tokens for each beta follows softmax or unnormalised attention; the diagram
+shows the mean share of pairs with <x_i, x_j> > 0.999. Over it, the time at which tokens that start
 orthogonal have met (`closed_forms.equiangular_time`), which in high dimension is where they do.
 Source: Geshkovski, Letrouit, Polyanskiy, Rigollet (arXiv 2312.10794). The step is theirs, explicit
 Euler and normalisation, here with the tangent projection first; one compiled loop a (beta, batch)
@@ -42,7 +42,9 @@ class Case(AnyCase):
     beta_max: float = Field(9.0, ge=0, le=300, description="last beta")
     betas: int = Field(90, ge=1, le=2000, description="how many, evenly spaced")
     end: float = Field(30.0, gt=0, description="final time")
-    step: float = Field(0.1, gt=0, description="step; unnormalised: divided by sqrt(beta)e^(beta-1/2)")
+    step: float = Field(
+        0.1, gt=0, description="step; unnormalised: divided by sqrt(beta)e^(beta-1/2)"
+    )
     checkpoints: int = Field(200, ge=1, le=10000, description="times of the statistic")
     close: float = Field(0.999, gt=-1, lt=1, description="inner product of a pair that has met")
     output: Output = Field(default_factory=Output, description="what is written")
@@ -50,7 +52,7 @@ class Case(AnyCase):
 
 @njit(cache=True, fastmath=FLAGS, error_model="numpy")
 def _cloud(x, beta, dt, every, close, softmax, out):  # type: ignore[no-untyped-def]
-    """Add the share of close pairs of one cloud, rows of x the coordinates, to out at each check."""
+    """Add the share of close pairs of one cloud, (d, n), to out at each check."""
     d, n = x.shape
     c = beta * LOG2E
     s, z = np.empty((d, n)), np.empty(n)
@@ -130,7 +132,7 @@ def run(case: Case, run: Any) -> dict[str, object]:
     """Run a case; returns the metrics of its summary. Collective."""
     from fem_apps.errors import CaseError
     from fem_apps.mpi import on_rank_zero, total
-    from fem_apps.output.folder import Interrupted
+    from fem_apps.errors import Interrupted
 
     if case.beta_max < case.beta_min:
         raise CaseError(f"beta_max = {case.beta_max:g} is below beta_min = {case.beta_min:g}")
@@ -142,7 +144,10 @@ def run(case: Case, run: Any) -> dict[str, object]:
             i = first + comm.rank
             if i < case.betas:
                 share[i] = row(case, i, float(betas[i]))
-            run.progress.update(min(1.0, (first + comm.size) / case.betas), f"beta <= {betas[min(i, case.betas - 1)]:.3g}")
+            run.progress.update(
+                min(1.0, (first + comm.size) / case.betas),
+                f"beta <= {betas[min(i, case.betas - 1)]:.3g}",
+            )
             if run.asked_to_stop():
                 raise Interrupted("interrupted: a phase diagram is begun again")
     share = total(comm, share)
@@ -162,7 +167,8 @@ def _write(case: Case, folder: Any, times: Any, betas: Any, share: Any, curve: A
     from fem_apps.output.files import npz, write_whole
 
     write_whole(
-        folder / "diagram.npz", npz({"times": times, "betas": betas, "share": share, "curve": curve})
+        folder / "diagram.npz",
+        npz({"times": times, "betas": betas, "share": share, "curve": curve}),
     )
     if not case.output.pictures:
         return

@@ -245,7 +245,7 @@ class _Session:
 
 
 def _march(case: Case, run: Any, session: _Session | None) -> dict[str, object]:
-    from fem_apps.output.folder import Interrupted
+    from fem_apps.errors import Interrupted
     from fem_apps.output.history import History
 
     comm = run.comm

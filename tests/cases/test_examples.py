@@ -30,6 +30,7 @@ METRICS = {
     },
 }
 CASES = sorted(str(p.relative_to(EXAMPLES).with_suffix("")) for p in EXAMPLES.rglob("*.toml"))
+CASES = [c for c in CASES if not c.startswith("attention/")]  # test_attention_examples.py
 
 
 @pytest.mark.parametrize("name", CASES)
