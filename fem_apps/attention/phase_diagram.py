@@ -130,9 +130,8 @@ def row(case: Case, number: int, beta: float) -> np.ndarray:
 
 def run(case: Case, run: Any) -> dict[str, object]:
     """Run a case; returns the metrics of its summary. Collective."""
-    from fem_apps.errors import CaseError
+    from fem_apps.errors import CaseError, Interrupted
     from fem_apps.mpi import on_rank_zero, total
-    from fem_apps.errors import Interrupted
 
     if case.beta_max < case.beta_min:
         raise CaseError(f"beta_max = {case.beta_max:g} is below beta_min = {case.beta_min:g}")

@@ -16,6 +16,8 @@ SMALL = {
     "rank_histogram": [*QUIET, "ranks.draws=3"],
     "bifurcation": [*QUIET, "branch.states=40"],
     "landscape": [*QUIET, "branch.states=30", "landscape.points=90"],
+    "phase_portrait": [*QUIET, "portrait.points=4"],
+    "clusters_on_the_sphere": [*QUIET, "tokens.n=30", "time.end=3", "output.frames=4"],
     "noisy_sphere": [*QUIET, "mesh.parameters.h=0.4", "time.end=5", "output.frames=3"],
     "phase_diagram": [*QUIET, "betas=3", "batch=2", "d=4", "end=2", "checkpoints=4"],
 }
