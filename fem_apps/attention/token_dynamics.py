@@ -128,10 +128,8 @@ class Tokens:
             return jnp.minimum(room, gap(y, self.glue, args[2])) if self.glue else room
 
         def solve(x: Any, t0: Any, t1: Any, args: tuple[Any, ...]) -> Any:
-            event = diffrax.Event(
-                before_event,
-                optimistix.Bisection(rtol=1e-12, atol=1e-12, norm=jnp.abs, flip="detect"),
-            )
+            finder = optimistix.Bisection(rtol=1e-12, atol=1e-12, flip="detect")  # type: ignore[call-arg]
+            event = diffrax.Event(before_event, finder)
             sol = diffrax.diffeqsolve(
                 term,
                 diffrax.Dopri8(),
