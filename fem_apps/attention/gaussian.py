@@ -262,7 +262,7 @@ def portrait_counts(portrait: list[tuple[str, gc.Flow]]) -> dict[str, int]:
         key = how
         if how == "converged":
             values, vectors = np.linalg.eigh(flow.sigma[-1])
-            if values[-1] < 5e-2:
+            if values[-1] < 1e-3:
                 key = "point"
             elif values[0] < 0.05 * values[-1]:
                 u = vectors[:, -1] * np.sign(vectors[0, -1] or 1)

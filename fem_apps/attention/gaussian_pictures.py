@@ -58,9 +58,10 @@ def cone(portrait: list[tuple[str, Any]]) -> bytes:
         colour = LINES[0] if how == "converged" else LINES[1]
         ax.plot(u, v, color=colour, lw=0.5, alpha=0.6)
         ax.plot(u[-1], v[-1], "o", color=colour, ms=2.5)
-    ax.plot([], [], color=LINES[0], label="converged")
-    ax.plot([], [], color=LINES[1], label="diverged")
-    ax.legend(loc="upper left")
+    for name, colour in (("converged", LINES[0]), ("diverged", LINES[1])):
+        if any(how == name for how, _ in portrait):
+            ax.plot([], [], color=colour, label=name)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     ax.set_aspect("equal")
     ax.set_xlabel(r"$(\Sigma_{11} - \Sigma_{22})$ / tr $\Sigma$")
     ax.set_ylabel(r"$2\Sigma_{12}$ / tr $\Sigma$")

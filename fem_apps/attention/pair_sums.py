@@ -15,6 +15,8 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
+from fem_apps.attention.circle_sums import circle_sums
+
 LOG2E = 1.4426950408889634
 MAGIC = 6755399441055744.0
 # 2^f on [-1/2, 1/2], interpolated at Chebyshev points
@@ -35,7 +37,9 @@ P0, P1, P2, P3, P4, P5, P6, P7, P8, P9, P10 = (
 SUMS = {"reassoc", "contract", "nsz"}
 # exponents that far below c_i are as good as 0; a bound that loose needs a pass for the maxima
 LOOSE = 300.0
-ROWS, COLUMNS = 64, 512
+# pairs from which circle_sums pays
+ON_CIRCLE = 2**22
+ROWS, COLUMNS = 512, 512
 
 
 @intrinsic
@@ -92,11 +96,15 @@ def _max3(a, y, b, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=SUMS, nogil=True, error_model="numpy")
-def _exp_tile(S, b, c):  # type: ignore[no-untyped-def]
+def _exp_tile(S, b, c, sums):  # type: ignore[no-untyped-def]
+    """S = 2^(S + b - c), and add its row sums."""
     for i in range(S.shape[0]):
-        row, ci = S[i], c[i]
+        row, ci, total = S[i], c[i], 0.0
         for j in range(S.shape[1]):
-            row[j] = exp2(row[j] + (b[j] - ci))
+            w = exp2(row[j] + (b[j] - ci))
+            row[j] = w
+            total += w
+        sums[i] += total
 
 
 def compiled_sums(a: np.ndarray, y: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -111,6 +119,8 @@ def compiled_sums(a: np.ndarray, y: np.ndarray, b: np.ndarray) -> tuple[np.ndarr
         sums (n, d + 1), and c (n,): the largest exponent, or a bound at most 300 above it.
     """
     n, d = a.shape
+    if d == 2 and n * len(y) >= ON_CIRCLE and (found := circle_sums(a, y, b)) is not None:
+        return found
     size = np.sqrt(np.max(np.einsum("jd,jd->j", y, y), initial=0.0))
     top = np.max(b, initial=-np.inf)
     bound = np.sqrt(np.einsum("id,id->i", a, a)) * size
@@ -129,21 +139,26 @@ def compiled_sums(a: np.ndarray, y: np.ndarray, b: np.ndarray) -> tuple[np.ndarr
         return np.concatenate([out[:, :d], out[:, 3:]], axis=1), c / LOG2E
     tight = 2 * bound.max(initial=0.0) + spread < LOOSE
     c = (bound + top) * LOG2E if tight else np.full(n, -np.inf)
-    ones = np.concatenate([y, np.ones((len(y), 1))], axis=1)
-    out = np.zeros((n, d + 1))
-    work = np.empty((ROWS, COLUMNS))
+    tiles = [slice(j, j + COLUMNS) for j in range(0, len(y), COLUMNS)]
     if not tight:
         for i in range(0, n, ROWS):
-            for j in range(0, len(y), COLUMNS):
-                S = a2[i : i + ROWS] @ y[j : j + COLUMNS].T + b2[j : j + COLUMNS]
-                np.maximum(c[i : i + ROWS], S.max(axis=1), out=c[i : i + ROWS])
-    transposed = [np.ascontiguousarray(y[j : j + COLUMNS].T) for j in range(0, len(y), COLUMNS)]
+            rows = slice(i, i + ROWS)
+            for tile in tiles:
+                S = a2[rows] @ y[tile].T + b2[tile]
+                np.maximum(c[rows], S.max(axis=1), out=c[rows])
+    transposed = [np.ascontiguousarray(y[tile].T) for tile in tiles]
+    out = np.zeros((n, d + 1))
+    buffer, part = np.empty(ROWS * COLUMNS), np.empty(ROWS * d)
     for i in range(0, n, ROWS):
         rows = slice(i, min(i + ROWS, n))
-        for j, yt in zip(range(0, len(y), COLUMNS), transposed, strict=True):
-            columns = slice(j, j + yt.shape[1])
-            full = work.shape == (rows.stop - rows.start, yt.shape[1])
-            S = np.matmul(a2[rows], yt, out=work) if full else a2[rows] @ yt
-            _exp_tile(S, b2[columns], c[rows])
-            out[rows] += S @ ones[columns]
+        count = rows.stop - i
+        total = np.zeros((count, d))
+        product = part[: count * d].reshape(count, d)
+        for tile, yt in zip(tiles, transposed, strict=True):
+            S = buffer[: count * yt.shape[1]].reshape(count, yt.shape[1])
+            np.matmul(a2[rows], yt, out=S)
+            _exp_tile(S, b2[tile], c[rows], out[rows, d])
+            np.matmul(S, y[tile], out=product)
+            total += product
+        out[rows, :d] = total
     return out, c / LOG2E

@@ -4,8 +4,8 @@ A batch of n uniform tokens for each beta follows softmax or unnormalised attent
 shows the mean share of pairs with <x_i, x_j> > 0.999. Over it, the time at which tokens that start
 orthogonal have met (`closed_forms.equiangular_time`), which in high dimension is where they do.
 Source: Geshkovski, Letrouit, Polyanskiy, Rigollet (arXiv 2312.10794). The step is theirs, explicit
-Euler and normalisation, here with the tangent projection first; one compiled loop a (beta, batch)
-pair takes each unordered pair's exponential once and keeps a cloud in cache from start to end.
+Euler and normalisation, here with the tangent projection first. Compiled loops take the exponential
+of each unordered pair once, many clouds in a SIMD loop, which stay in cache from start to end.
 Rows of beta are shared among the ranks. Needs no DOLFINx.
 """
 
@@ -23,6 +23,8 @@ from fem_apps.case import Case as AnyCase
 from fem_apps.case import Table
 
 FLAGS = {"reassoc", "contract", "nsz"}
+# clouds in one SIMD loop, and the numbers that a cache holds
+LANES, CACHE = 128, 16384
 
 
 class Output(Table):
@@ -51,60 +53,97 @@ class Case(AnyCase):
 
 
 @njit(cache=True, fastmath=FLAGS, error_model="numpy")
-def _cloud(x, beta, dt, every, close, softmax, out):  # type: ignore[no-untyped-def]
-    """Add the share of close pairs of one cloud, (d, n), to out at each check."""
-    d, n = x.shape
+def _add(out, w, x):  # type: ignore[no-untyped-def]
+    for b in range(len(out)):
+        out[b] += w[b] * x[b]
+
+
+@njit(cache=True, fastmath=FLAGS, error_model="numpy")
+def _dots(x, y, d, out):  # type: ignore[no-untyped-def]
+    """Inner products of the first d rows of lanes."""
+    m = len(out)
+    x0, y0, x1, y1 = x[:m], y[:m], x[m : 2 * m], y[m : 2 * m]
+    for b in range(m):
+        out[b] = x0[b] * y0[b] + x1[b] * y1[b]
+    for k in range(2, d):
+        _add(out, x[k * m : (k + 1) * m], y[k * m : (k + 1) * m])
+
+
+@njit(cache=True, fastmath=FLAGS, error_model="numpy")
+def _weights(w, c, shift):  # type: ignore[no-untyped-def]
+    for b in range(len(w)):
+        w[b] = exp2(c * w[b] - shift)
+
+
+@njit(cache=True, fastmath=FLAGS, error_model="numpy")
+def _sums(x, d, lanes, c, shift, one, s, tiled):  # type: ignore[no-untyped-def]
+    """sum_j w_ij (x_j, 1), each unordered pair taken once; the last row of x is 1.
+
+    Loops run over lanes and few arrays, which LLVM can tell apart and make vectors of.
+    """
+    w = tiled[:lanes]
+    for i in range(len(x)):
+        xi, si = x[i], s[i]
+        for b in range(len(si)):
+            si[b] = one * xi[b]
+        for j in range(i):
+            xj = x[j]
+            _dots(xi, xj, d, w)
+            _weights(w, c, shift)
+            for k in range(1, d + 1):
+                tiled[k * lanes : (k + 1) * lanes] = w
+            _add(si, tiled, xj)
+            _add(s[j], tiled, xi)
+
+
+@njit(cache=True, fastmath=FLAGS, error_model="numpy")
+def follow(x, d, beta, dt, every, close, softmax, out):  # type: ignore[no-untyped-def]
+    """Step clouds in place; add the number of close pairs of all to `out` at each check.
+
+    x: (n, (d + 1) clouds): of each token its coordinates, then a 1, each in a row of clouds.
+    """
+    n = len(x)
+    m = x.shape[1] // (d + 1)
     c = beta * LOG2E
-    s, z = np.empty((d, n)), np.empty(n)
-    w = np.empty(n)
-    one = exp2(0.0) if softmax else exp2(c)
+    s, tiled, v = np.empty_like(x), np.empty(x.shape[1]), np.empty(m)
+    w = tiled[:m]
+    one = 1.0 if softmax else exp2(c)
     shift = c if softmax else 0.0
     for check in range(len(out)):
         for _ in range(every):
+            _sums(x, d, m, c, shift, one, s, tiled)
             for i in range(n):
-                z[i] = one
+                xi, si = x[i], s[i]
+                _dots(xi, si, d, w)
+                z = si[d * m :]
+                for b in range(m):
+                    v[b] = dt / z[b] if softmax else dt / n
                 for k in range(d):
-                    s[k, i] = one * x[k, i]
-            for i in range(1, n):
-                for j in range(i):
-                    w[j] = 0.0
+                    xk, sk = xi[k * m : (k + 1) * m], si[k * m : (k + 1) * m]
+                    for b in range(m):
+                        sk[b] = xk[b] + v[b] * (sk[b] - w[b] * xk[b])
+                _dots(si, si, d, v)
+                for b in range(m):
+                    v[b] = 1.0 / np.sqrt(v[b])
                 for k in range(d):
-                    a = x[k, i]
-                    for j in range(i):
-                        w[j] += a * x[k, j]
-                for j in range(i):
-                    w[j] = exp2(c * w[j] - shift)
-                total = 0.0
-                for j in range(i):
-                    total += w[j]
-                    z[j] += w[j]
-                z[i] += total
-                for k in range(d):
-                    a, t = x[k, i], 0.0
-                    for j in range(i):
-                        t += w[j] * x[k, j]
-                        s[k, j] += w[j] * a
-                    s[k, i] += t
-            for i in range(n):
-                r = z[i] if softmax else float(n)
-                radial = norm = 0.0
-                for k in range(d):
-                    radial += x[k, i] * s[k, i]
-                for k in range(d):
-                    v = x[k, i] + dt / r * (s[k, i] - radial * x[k, i])
-                    norm += v * v
-                    s[k, i] = v
-                norm = 1.0 / np.sqrt(norm)
-                for k in range(d):
-                    x[k, i] = s[k, i] * norm
+                    xk, sk = xi[k * m : (k + 1) * m], si[k * m : (k + 1) * m]
+                    for b in range(m):
+                        xk[b] = sk[b] * v[b]
         met = 0
-        for i in range(1, n):
+        for i in range(n):
             for j in range(i):
-                g = 0.0
-                for k in range(d):
-                    g += x[k, i] * x[k, j]
-                met += g > close
-        out[check] += 2.0 * met / (n * (n - 1))
+                _dots(x[i], x[j], d, w)
+                for b in range(m):
+                    met += w[b] > close
+        out[check] += met
+
+
+def lanes_of(clouds: np.ndarray) -> np.ndarray:
+    """Clouds (batch, n, d) as `follow` takes them: (n, (d + 1) batch)."""
+    batch, n, d = clouds.shape
+    x = np.ones((n, d + 1, batch))
+    x[:, :d] = clouds.transpose(1, 2, 0)
+    return x.reshape(n, (d + 1) * batch)
 
 
 def steps_of(case: Case, beta: float) -> tuple[float, int]:
@@ -121,11 +160,13 @@ def row(case: Case, number: int, beta: float) -> np.ndarray:
     rng = np.random.default_rng([case.seed, number])
     dt, every = steps_of(case, beta)
     out = np.zeros(case.checkpoints)
-    for _ in range(case.batch):
-        x = rng.standard_normal((case.d, case.n))
-        x /= np.linalg.norm(x, axis=0)
-        _cloud(x, beta, dt, every, case.close, case.variant == "softmax", out)
-    return out / case.batch
+    lanes = max(4, min(LANES, CACHE // (case.n * case.d)))
+    for first in range(0, case.batch, lanes):
+        x = rng.standard_normal((min(lanes, case.batch - first), case.n, case.d))
+        x /= np.linalg.norm(x, axis=2, keepdims=True)
+        softmax = case.variant == "softmax"
+        follow(lanes_of(x), case.d, beta, dt, every, case.close, softmax, out)
+    return out * 2 / (case.batch * case.n * (case.n - 1))
 
 
 def run(case: Case, run: Any) -> dict[str, object]:

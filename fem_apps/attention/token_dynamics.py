@@ -128,7 +128,7 @@ class Tokens:
             return jnp.minimum(room, gap(y, self.glue, args[2])) if self.glue else room
 
         def solve(x: Any, t0: Any, t1: Any, args: tuple[Any, ...]) -> Any:
-            finder = optimistix.Bisection(rtol=1e-12, atol=1e-12, flip="detect")  # type: ignore[call-arg]
+            finder: Any = optimistix.Bisection(1e-12, 1e-12, flip="detect")  # type: ignore[call-arg]
             event = diffrax.Event(before_event, finder)
             sol = diffrax.diffeqsolve(
                 term,

@@ -53,7 +53,7 @@ def _axes(figure: Any, where: Any, x: np.ndarray, sphere: bool) -> Any:
         ax.plot_wireframe(
             np.cos(u) * np.sin(v), np.sin(u) * np.sin(v), np.cos(v), lw=0.2, color="0.8", zorder=0
         )
-        ax.set_box_aspect((1, 1, 1))
+        ax.set_box_aspect((1, 1, 1), zoom=1.4)
         ax.set_axis_off()
         ax.view_init(25, 35)
         return ax
@@ -115,7 +115,7 @@ def staircase(path: Path, merges: Sequence[tuple[float, int, int]], case: Any) -
     name = "energy" if "energy" in h else "trace" if "trace" in h else "order_parameter"
     label = {"energy": r"energy $2\beta E$", "trace": r"tr $\Sigma$"}.get(name, "order parameter")
     ax.plot(t, h[name], color=LINES[0])
-    ax.set_xlabel("time")
+    ax.set_xlabel(r"$s$ / log $\beta$" if case.clock == "arc-length" else "time")
     ax.set_ylabel(label, color=LINES[0])
     for when, _, _ in merges:
         ax.axvline(when, color="0.8", lw=0.8, zorder=0)
