@@ -84,6 +84,10 @@ KINDS: dict[str, Kind] = {
         "fem_apps.attention.phase_diagram",
         "share of attention's pairs of tokens that have met, in time and inverse temperature",
     ),
+    "kernel-inference": Kind(
+        "fem_apps.inverse.interaction_kernels",
+        "which interaction potential W explains noisy densities or particle paths",
+    ),
 }
 
 
