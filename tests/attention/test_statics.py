@@ -171,3 +171,40 @@ def test_porous_medium():
         assert near.m == pytest.approx(1 / d, rel=2e-2)
     with pytest.raises(SolveError, match="uniform"):
         porous_state(2, 2, 1.1 * critical_repulsion(2, 2))
+
+
+BAD = {
+    "beta": ("beta = 3", "beta = 0", "beta"),
+    "d": ("d = 2", "d = 1", "d = 1"),
+    "not symmetric": ("[[1, 0], [0, 2]]", "[[1, 1], [0, 2]]", "symmetric"),
+    "another size": ("[[1, 0], [0, 2]]", "[[1]]", "2 x 2"),
+    "NaN": ("beta = 3", "beta = nan", "beta"),
+    "covariance": (None, "sigma = [[1, 0], [0, -1]]", "negative eigenvalue"),
+    "unlike": (None, "[attention]\nlayer_norm = false\nQ = [[1, 0]]", "alike"),
+    "does not close": (
+        None,
+        'd = 2\n[attention]\nlayer_norm = false\nvariant = "sigmoid"',
+        "affine",
+    ),
+    "on the sphere": (None, "d = 2\n[attention]\nlayer_norm = true", "layer_norm"),
+    "no dimension": (None, "", "dimension"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(name, tmp_path, capsys, monkeypatch):
+    """One line and status 2, of attention-statics and of gaussian-attention."""
+    from fem_apps.cli import main
+
+    old, new, named = BAD[name]
+    good = 'kind = "attention-statics"\nd = 2\nbeta = 3\n[landscape]\nD = [[1, 0], [0, 2]]\n'
+    text = good.replace(old, new) if old else f'kind = "gaussian-attention"\n{new}\n'
+    case = tmp_path / "case.toml"
+    case.write_text(text)
+    monkeypatch.setattr("sys.argv", ["fem-apps", "run", str(case), "--out", str(tmp_path / "r")])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    said = [x for x in capsys.readouterr().err.splitlines() if x.startswith("fem-apps:")]
+    assert len(said) == 1
+    assert named in said[0]

@@ -309,3 +309,15 @@ def test_blow_up_in_space(tmp_path, monkeypatch):
     assert not command(monkeypatch, "run", case, "--out", out, *sets)
     metrics = json.loads((out / "summary.json").read_text())["metrics"]
     assert metrics["blow_up_time"] == pytest.approx(0.5, abs=1e-6)
+
+
+def test_large_cloud():
+    """Above the limit of events: 1300 tokens in two caps end as two that carry all masses."""
+    rng = np.random.default_rng(0)
+    x = np.repeat(np.eye(3)[:2], 650, axis=0) + 0.02 * rng.standard_normal((1300, 3))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    (c,), _ = follow(Attention(beta=20), x, [30.0], tolerance=1e-6, glue=1e-5)
+    assert len(c.x) < 10
+    assert count(c.tokens, chord(0.999)) == 2
+    assert c.mass.sum() == pytest.approx(1)
+    assert np.bincount(labels(c.tokens, chord(0.999))).tolist() == [650, 650]
