@@ -162,8 +162,8 @@ def run(case: Case, run: Any) -> dict[str, object]:
         "final_time": float(flow.t[-1]),
         "settled": flow.settled,
         "trace": float(np.trace(last)),
-        "sigma": last,
-        "mean": flow.alpha[-1],
+        "sigma": last.tolist(),
+        "mean": flow.alpha[-1].tolist(),
         "exact_blow_up_time": _exact(case, closed, sigma, mean),
     }
     portrait = ranks = None

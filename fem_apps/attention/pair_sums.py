@@ -40,6 +40,8 @@ LOOSE = 300.0
 # pairs from which circle_sums pays
 ON_CIRCLE = 2**22
 ROWS, COLUMNS = 512, 512
+# sources whose coordinates and sums stay in a near cache
+SOURCES = 2048
 
 
 @intrinsic
@@ -85,6 +87,46 @@ def _sums3(a, y, b, c, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=SUMS, nogil=True, error_model="numpy")
+def _symmetric3(y, m, beta, c, out):  # type: ignore[no-untyped-def]
+    """The sums for a = beta y: the exponential of a pair serves both of its tokens.
+
+    out: rows of coordinates and the plain sum, (4, n), of exp(beta y_i.y_j - c) m_j (y_j, 1).
+    """
+    n = len(m)
+    y0, y1, y2 = y[0], y[1], y[2]
+    o0, o1, o2, o3 = out[0], out[1], out[2], out[3]
+    for start in range(0, n, SOURCES):
+        block = slice(start, start + SOURCES)  # slices: no index in them may be negative
+        b0, b1, b2, bm = y0[block], y1[block], y2[block], m[block]
+        t0, t1, t2, t3 = o0[block], o1[block], o2[block], o3[block]
+        for i in range(start, n):
+            a0, a1, a2, mi = beta * y0[i], beta * y1[i], beta * y2[i], m[i]
+            q0, q1, q2 = mi * y0[i], mi * y1[i], mi * y2[i]
+            s0 = s1 = s2 = s3 = 0.0
+            for j in range(min(len(bm), i - start)):
+                e = exp2(a0 * b0[j] + a1 * b1[j] + a2 * b2[j] - c)
+                w = bm[j] * e
+                s0 += w * b0[j]
+                s1 += w * b1[j]
+                s2 += w * b2[j]
+                s3 += w
+                t0[j] += e * q0
+                t1[j] += e * q1
+                t2[j] += e * q2
+                t3[j] += e * mi
+            o0[i] += s0
+            o1[i] += s1
+            o2[i] += s2
+            o3[i] += s3
+    for i in range(n):
+        w = m[i] * exp2(beta * (y0[i] ** 2 + y1[i] ** 2 + y2[i] ** 2) - c)
+        o0[i] += w * y0[i]
+        o1[i] += w * y1[i]
+        o2[i] += w * y2[i]
+        o3[i] += w
+
+
+@njit(cache=True, fastmath=SUMS, nogil=True, error_model="numpy")
 def _max3(a, y, b, out):  # type: ignore[no-untyped-def]
     y0, y1, y2 = y[0], y[1], y[2]
     for i in range(len(out)):
@@ -105,6 +147,17 @@ def _exp_tile(S, b, c, sums):  # type: ignore[no-untyped-def]
             row[j] = w
             total += w
         sums[i] += total
+
+
+def multiple(a: np.ndarray, y: np.ndarray) -> float:
+    """The number beta > 0 with a = beta y to rounding; 0 if there is none."""
+    if a.shape != y.shape or not len(y):
+        return 0.0
+    square = float(y[0] @ y[0])
+    beta = float(a[0] @ y[0]) / square if square > 0 else 0.0
+    if beta > 0 and np.abs(a - beta * y).max() <= 1e-15 * beta * np.abs(y).max():
+        return beta
+    return 0.0
 
 
 def compiled_sums(a: np.ndarray, y: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -129,7 +182,13 @@ def compiled_sums(a: np.ndarray, y: np.ndarray, b: np.ndarray) -> tuple[np.ndarr
     if d <= 3:
         A, Y = np.zeros((3, n)), np.zeros((3, len(y)))
         A[:d], Y[:d] = a2.T, y.T
-        if 2 * bound.max(initial=0.0) + spread < LOOSE:
+        tight = 2 * bound.max(initial=0.0) + spread < LOOSE
+        if tight and (beta := multiple(a, y)):
+            reach = float(bound.max())
+            sums = np.zeros((4, n))
+            _symmetric3(Y, np.exp(b - top), beta * LOG2E, reach * LOG2E, sums)
+            return np.concatenate([sums[:d].T, sums[3:].T], axis=1), np.full(n, reach + top)
+        if tight:
             c = (bound + top) * LOG2E
         else:
             c = np.empty(n)

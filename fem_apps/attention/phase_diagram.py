@@ -196,9 +196,9 @@ def run(case: Case, run: Any) -> dict[str, object]:
     curve = np.array([equiangular_time(float(b), case.n, kind, close=case.close) for b in betas])
     on_rank_zero(comm, _write, case, run.folder, times, betas, share, curve)
     return {
-        "share_final": share[:, -1],
+        "share_final": share[:, -1].tolist(),
         "share_mean": float(share.mean()),
-        "equiangular_time": curve,
+        "equiangular_time": curve.tolist(),
         "pairs": case.betas * case.batch * case.n**2,
     }
 

@@ -63,10 +63,10 @@ def run_staircase(case: Any, run: Any, x: np.ndarray) -> dict[str, object]:
     limit, plateaus = limit_merges(theta)
     drop = float(np.maximum(-np.diff(found.energy), 0).max(initial=0.0))
     return {
-        "merge_times": found.merge_times,
+        "merge_times": found.merge_times.tolist(),
         "clusters": len(theta) - len(found.merges),
         "energy_decrease": drop,
         "energy": found.energy[-1],
-        "limit_merge_times": limit / unit,
-        "plateaus": plateaus,
+        "limit_merge_times": (limit / unit).tolist(),
+        "plateaus": plateaus.tolist(),
     }

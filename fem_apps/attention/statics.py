@@ -96,6 +96,7 @@ def run(case: Case, run: Any) -> dict[str, object]:
 
 def _compute(case: Case, D: np.ndarray | None) -> tuple[dict[str, object], dict[str, Any]]:
     kappas = fh.bifurcations(case.beta, case.d, case.bifurcations, case.variant)
+    rates = fh.growth_rates(case.beta, case.d, case.bifurcations + 1, case.variant)
     branch = bf.branch(
         case.beta,
         case.d,
@@ -112,8 +113,8 @@ def _compute(case: Case, D: np.ndarray | None) -> tuple[dict[str, object], dict[
         "order_parameter": change.order_parameter,
         "continuous": change.continuous,
         "beta_star": fh.sharp_beta(case.d),
-        "bifurcations": kappas,
-        "growth_rates": fh.growth_rates(case.beta, case.d, case.bifurcations + 1, case.variant)[1:],
+        "bifurcations": kappas.tolist(),
+        "growth_rates": rates[1:].tolist(),
         "fastest_mode": fh.fastest_mode(case.beta, case.d),
     }
     if case.noise:
@@ -144,14 +145,14 @@ def _landscape(D: np.ndarray, points: int) -> tuple[dict[str, object], Any]:
     top, low = le.maximiser(D), le.minimiser_kind(D)
     values = np.linalg.eigvalsh(D)
     out: dict[str, object] = {
-        "eigenvalues": values,
+        "eigenvalues": values.tolist(),
         "maximiser": top.kind,
         "maximum": top.energy,
         "maximiser_proved": top.proved,
         "minimiser": low.kind,
         "minimum": low.energy,
         "antipodal_stable": le.antipodal_stable(D),
-        "antipodal_hessian": le.collective_hessian(D),
+        "antipodal_hessian": le.collective_hessian(D).tolist(),
     }
     found = None
     if low.kind == "density":

@@ -26,7 +26,7 @@ from fem_apps.mpi import on_rank_zero
 
 log = logging.getLogger(__name__)
 
-# relative decrease of the energy that rounding alone makes
+# of the animation, thinned beyond twice as many
 FRAMES_KEPT = 60
 CHECKPOINT = "tokens.npz"
 
@@ -137,7 +137,6 @@ class _Session:
         self.blow_up: float | None = None
         self.times: list[float] = []
         self.frames: list[np.ndarray] = []
-        self.rows: list[dict[str, Any]] = []
         self.keep()
 
     @property
@@ -298,7 +297,7 @@ def _finish(case: Case, folder: Path, session: _Session) -> list[str]:
 
 def _metrics(case: Case, session: _Session) -> dict[str, object]:
     c = session.cloud
-    row = session.rows[-1] if session.rows else session.row()
+    row = session.row()
     sizes = np.bincount(session.group[c.member])
     lost = [t for t, before, after in session.merges for _ in range(before - after)]
     return {

@@ -107,6 +107,15 @@ def test_compiled_sums(d, beta):
     assert scaled == pytest.approx(expected, rel=1e-11 + 2e-14 * beta, abs=1e-13)
 
 
+@pytest.mark.parametrize("d", [2, 3])
+def test_symmetric_sums(d):
+    """Tokens that see themselves: one exponential a pair, the same sums."""
+    x, log_m = cloud(1300, d)
+    sums, c = compiled_sums(2.5 * x, x, log_m)
+    w = np.exp(2.5 * x @ x.T + log_m - c[:, None])
+    assert sums == pytest.approx(np.c_[w @ x, w.sum(axis=1)], rel=1e-11, abs=1e-14)
+
+
 def test_huge_beta_is_safe():
     x, log_m = cloud(600)
     for compiled in (True, False):
