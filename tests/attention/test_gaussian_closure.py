@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from fem_apps.attention import gaussian_closure as gc
-from fem_apps.attention.gaussian import Ranks, closure, cone_grid, rank_histogram
+from fem_apps.attention.gaussian import (
+    Portrait,
+    Ranks,
+    closure,
+    cone_grid,
+    phase_portrait,
+    portrait_counts,
+    rank_histogram,
+)
 from fem_apps.attention.model import Attention
 from fem_apps.errors import CaseError
 
@@ -190,3 +198,20 @@ def test_what_does_not_close():
         gc.head(np.eye(2), np.ones((1, 2)), np.eye(2))
     with pytest.raises(CaseError, match="negative eigenvalue"):
         gc.factor(np.diag([1.0, -1]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("V", "points", "counts"),
+    [
+        (((-0.348894, 0.983703), (0.580923, 0.070284)), 20, {149, 127}),
+        (((1.831753, -0.376888), (0.348112, -0.116282)), 30, {57, 591}),
+    ],
+    ids=["two lines", "both"],
+)
+def test_published_portraits(V, points, counts):
+    """How many of the grid's trajectories end where."""
+    K = ((-0.228085, -0.567607), (-1.283865, -1.062401))
+    closed = closure(Attention(layer_norm=False, K=K, V=V), 2)
+    portrait = phase_portrait(closed, Portrait(points=points, half_width=1))
+    assert set(portrait_counts(portrait).values()) == counts

@@ -232,20 +232,29 @@ def command(monkeypatch, *arguments):
 
 @pytest.mark.parametrize("extra", [(), ("noise=0.01",)])
 def test_restart(extra, tmp_path, monkeypatch):
-    """A run that went on from its checkpoint ends where an uninterrupted one does."""
+    """A run that goes on from its checkpoint ends exactly where an uninterrupted one does."""
     case = tmp_path / "case.toml"
     case.write_text(CASE)
     sets = [a for e in extra for a in ("--set", e)]
+    half = [*sets, "--set", "time.end=1.5", "--set", "output.frames=3"]
     full, part = tmp_path / "full", tmp_path / "part"
     assert not command(monkeypatch, "run", case, "--out", full, *sets)
-    assert not command(monkeypatch, "run", case, "--out", part, *sets, "--set", "output.frames=6")
-    # as after a crash at the fourth output time: the history goes on from the checkpoint
-    with np.load(part / "checkpoint" / "tokens.npz") as f:
-        assert int(f["number"]) == 6
+    assert not command(monkeypatch, "run", case, "--out", part, *half)
     assert not command(monkeypatch, "run", case, "--out", part, "--restart", *sets)
     metrics = [json.loads((p / "summary.json").read_text())["metrics"] for p in (full, part)]
     assert metrics[0] == metrics[1]
-    assert (full / "tokens.csv").read_text() == (part / "tokens.csv").read_text()
+    for name in ("tokens.csv", "history.csv"):
+        assert (full / name).read_text() == (part / name).read_text()
+
+
+@pytest.mark.parametrize(("d", "clusters"), [(0.3, 2), (1.0, 1)])
+def test_antipodal_pairs(d, clusters):
+    """D = diag(d, 1), ascent: two clusters for d < tanh 1, one between tanh 1 and 1.1997."""
+    D = ((d, 0.0), (0.0, 1.0))
+    x = circle(np.random.default_rng(5).uniform(0, 2 * np.pi, 60))
+    a = Attention(variant="unnormalised", beta=1, K=D, V=D)
+    (c,), _ = follow(a, x, [400.0], tolerance=1e-7)
+    assert count(c.tokens, chord(0.999)) == clusters
 
 
 GOOD = """
