@@ -107,6 +107,26 @@ KINDS: dict[str, Kind] = {
         "elastic waves about an obstacle by finite elements: absorbing layer, dashpots, exact DtN",
         scalar="complex",
     ),
+    "tokens": Kind(
+        "fem_apps.attention.tokens",
+        "x_i' = P_x Gamma(x_i): attention as interacting tokens, merges of clusters timed",
+    ),
+    "gaussian-attention": Kind(
+        "fem_apps.attention.gaussian",
+        "attention on Gaussian measures: mean and covariance, blow-up, limiting rank",
+    ),
+    "attention-statics": Kind(
+        "fem_apps.attention.statics",
+        "stationary states of attention on spheres: bifurcations, branches, extremisers",
+    ),
+    "sphere-attention": Kind(
+        "fem_apps.attention.sphere",
+        "attention on a density by finite elements: circle, sphere, plane; noise, repulsion",
+    ),
+    "attention-phase-diagram": Kind(
+        "fem_apps.attention.phase_diagram",
+        "share of attention's pairs of tokens that have met, in time and inverse temperature",
+    ),
 }
 
 

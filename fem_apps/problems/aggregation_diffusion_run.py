@@ -79,10 +79,11 @@ def run_case(case: Case, run: Run) -> dict[str, object]:
             )
         diagnose = Diagnostics(s.graph, case)
     with run.phase("time stepping"):
-        return _march(case, run, s, diagnose)
+        return march_case(case, run, s, diagnose)
 
 
-def _march(case: Case, run: Run, s: Setting, diagnose: Diagnostics) -> dict[str, object]:
+def march_case(case: Case, run: Run, s: Setting, diagnose: Diagnostics) -> dict[str, object]:
+    """March a setting with history, fields, checkpoints and pictures; the metrics. Collective."""
     u = fem.Function(s.graph.V, name="rho")
     state, number, dt, record = _begin(case, run, s, u)
     outputs = output_times(0.0, case.time.end, case.output.frames, case.output.spacing)

@@ -1,0 +1,1 @@
+"""Mean-field Transformers: tokens, measures on spheres, Gaussian closure, statics."""
