@@ -30,8 +30,8 @@ class Prediction:
         dissipation
             that the estimate explains. None for data without labels or with Brownian noise.
         share_held_out: the same over the time that was not fitted.
-        share_drift: that of the external potentials alone, fitted without W, over the held-out (else the
-            fitted) time: what W adds is the difference.
+        share_drift: that of the external potentials alone, fitted without W, over the held-out
+            (else the fitted) time: what W adds is the difference.
         t, w2, w2_still: times, distance of predicted and seen positions from the first held-out
         (else
             fitted) time on, and that of positions that stay where they were.
