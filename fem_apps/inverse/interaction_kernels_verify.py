@@ -146,7 +146,7 @@ def _distances(graph: NodeGraph, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """W2 of each pair of owned nodal densities. Collective."""
     x = np.stack([gathered(graph, np.ascontiguousarray(c)) for c in graph.x.T], axis=1)
     mass, A, B = gathered(graph, graph.mass), gathered(graph, a), gathered(graph, b)
-    edges = _edges(graph) if x.shape[1] > 1 else None
+    edges = _edges(graph)
 
     def work() -> np.ndarray:
         if x.shape[1] == 1:

@@ -129,7 +129,7 @@ def test_w2_of_gaussians():
 
 
 def test_w2_of_close_measures():
-    """A Gaussian shifted by a tenth of the spacing: the dual norm sees it, a plan of nodes does not."""
+    """A Gaussian shifted by a tenth of the spacing: a plan between nodes would not see it."""
     n, h = 200, 0.05
     x = h * (np.arange(n) - n / 2)
     i = np.arange(n - 1)
