@@ -34,7 +34,7 @@ class Comparison:
         t: times, (n_t,).
         truth: owned nodal densities by the true W, (n_t, n); None where it is not known.
         estimate: by the estimate.
-        data: what was seen at these times (None beyond).
+        data: what was seen at these times, NaN beyond.
         w2: distance of estimate and truth.
         w2_bound: its bound; infinite where the energy is not lambda-convex.
         w2_plain: int_0^t |grad (W - What) * mu_s| ds, the bound at lambda = 0; it is T sqrt(E) at
@@ -125,6 +125,7 @@ def compare(
         w2_data = np.where(there, _distances(s.graph, estimate, data), np.nan)
         if known is not None:
             w2_noise = np.where(there, _distances(s.graph, known, data), np.nan)
+        data = np.where(there[:, None], data, np.nan)
     return Comparison(name, t, known, estimate, data, w2, limit, plain, w2_data, w2_noise, energies)
 
 
