@@ -158,12 +158,10 @@ def _kernel_figure(report: Report, r: np.ndarray, curves: dict[str, np.ndarray])
     from fem_apps.output.plot_style import LINES
 
     figure, axes = plt.subplots(1, 2, figsize=(6.6, 2.6), constrained_layout=True)
-    shift = curves["W"][-1] - curves["W_true"][-1] if "W_true" in curves else 0.0
     for axis, name, label in ((axes[0], "W", "$W(r)$"), (axes[1], "dW", "$W'(r)$")):
         if f"{name}_true" in curves:
             axis.plot(r, curves[f"{name}_true"], color="0.6", lw=3, label="truth")
-        y = curves[name] - (shift if name == "W" else 0.0)
-        axis.plot(r, y, color=LINES[0], label="estimate")
+        axis.plot(r, curves[name], color=LINES[0], label="estimate")
         axis.set(xlabel="$r$", ylabel=label)
         span = np.concatenate([curves[k] for k in curves if k in (name, f"{name}_true")])
         low, high = np.quantile(span, (0.01, 0.99))
