@@ -17,6 +17,10 @@ class CaseError(FemAppsError):
     exit_status = 2
 
 
+class Interrupted(FemAppsError):
+    """The run was asked to stop and its state is saved. Exit status 1."""
+
+
 class SolveError(FemAppsError):
     """A solve failed. Exit status 1.
 
@@ -47,8 +51,8 @@ class SolveError(FemAppsError):
         text = f"{what} failed: {reason}"
         if time is not None:
             text += f" at t = {time:.6g}"
-        if history:
-            tail = ", ".join(f"{r:.2e}" for r in history[-5:])
+        if self.history:
+            tail = ", ".join(f"{r:.2e}" for r in self.history[-5:])
             text += f" (last residuals {tail})"
         super().__init__(f"{text}. Try: {advice}" if advice else text)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from fem_apps.errors import CaseError
+from fem_apps.errors import CaseError, Interrupted
 from fem_apps.inverse import interaction_kernels_selection as selection
 from fem_apps.inverse import interaction_kernels_sparse as sparse
 from fem_apps.inverse import interaction_kernels_trajectories as trajectories
@@ -31,7 +31,7 @@ from fem_apps.inverse.interaction_kernels_particles import Paths, assemble_paths
 from fem_apps.inverse.interaction_kernels_selection import Selected
 from fem_apps.inverse.interaction_kernels_sparse import Fit
 from fem_apps.mpi import on_rank_zero
-from fem_apps.output.folder import Interrupted, Run
+from fem_apps.output.folder import Run
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ import tomli_w
 from mpi4py import MPI
 
 from fem_apps.case import Case
-from fem_apps.errors import CaseError, FemAppsError
+from fem_apps.errors import CaseError
 from fem_apps.mpi import on_rank_zero
 from fem_apps.output.progress import Progress
 from fem_apps.output.summary import read_summary, versions, write_summary
@@ -29,8 +29,20 @@ log = logging.getLogger(__name__)
 CONTINUABLE = ("title", "time", "output")
 
 
-class Interrupted(FemAppsError):
-    """The run was asked to stop and its state is saved. Exit status 1."""
+@dataclass
+class Stop:
+    """A request to stop: the number of the signal that came, 0 for none."""
+
+    signal: int = 0
+
+    def listen(self) -> None:
+        """Take SIGTERM and SIGINT as the request from now on. On the main thread."""
+
+        def stop(number: int, frame: Any) -> None:
+            self.signal = number
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
 
 
 @dataclass
@@ -53,7 +65,8 @@ class Run:
     _phases: dict[str, float] = field(default_factory=dict)
     _begun: float = field(default_factory=time.perf_counter)
     _earlier: float = 0.0
-    _signal: int = 0
+    _stop: Stop = field(default_factory=Stop)
+    _sync: bool = True
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -70,15 +83,34 @@ class Run:
             self.notes.append(text)
             log.warning(text)
 
+    @property
+    def signalled(self) -> bool:
+        """Whether this rank got SIGTERM or SIGINT, for loops that one rank runs alone."""
+        return bool(self._stop.signal)
+
     def asked_to_stop(self) -> bool:
         """Whether any rank got SIGTERM or SIGINT. Collective."""
-        return bool(self.comm.allreduce(self._signal, op=MPI.MAX))
+        return bool(self.comm.allreduce(self._stop.signal, op=MPI.MAX))
 
 
 def open_run(
-    comm: MPI.Comm, case: Case, folder: Path, *, overwrite: bool = False, restart: bool = False
+    comm: MPI.Comm,
+    case: Case,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    restart: bool = False,
+    stop: Stop | None = None,
 ) -> Run:
     """Make or reopen the run folder of a case. Collective.
+
+    Args:
+        comm: communicator of the run.
+        case: what is run.
+        folder: the run folder.
+        overwrite: replace an existing run folder.
+        restart: continue an interrupted run.
+        stop: of a caller that runs many cases: it listens to signals and shows progress.
 
     Raises:
         CaseError: the folder exists and neither `overwrite` nor `restart` is given, it is no run
@@ -90,13 +122,11 @@ def open_run(
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handler.setLevel(logging.INFO)
         logging.getLogger("fem_apps").addHandler(handler)
-    run = Run(comm, folder, restart, Progress(comm), _earlier=earlier)
-
-    def stop(number: int, frame: Any) -> None:
-        run._signal = number
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    progress = Progress(comm, quiet=stop is not None)
+    run = Run(comm, folder, restart, progress, _earlier=earlier, _stop=stop or Stop())
+    run._sync = stop is None  # one among many is told to the disk by its record
+    if stop is None:
+        run._stop.listen()
     return run
 
 
@@ -130,6 +160,7 @@ def _prepare(case: Case, folder: Path, overwrite: bool, restart: bool) -> float:
     write_summary(
         folder / "summary.json",
         {"status": "interrupted", "kind": case.kind, "name": case.name, "metrics": {}},
+        sync=False,
     )
     return earlier
 
@@ -174,7 +205,7 @@ def close_run(
             "wall_time": {**run._phases, "total": run._earlier + total},
             "versions": versions(),
         }
-        write_summary(run.folder / "summary.json", summary)
+        write_summary(run.folder / "summary.json", summary, sync=run._sync)
         logger = logging.getLogger("fem_apps")
         for handler in list(logger.handlers):
             if isinstance(handler, logging.FileHandler):

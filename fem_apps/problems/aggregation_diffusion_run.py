@@ -11,12 +11,13 @@ import numpy as np
 from dolfinx import fem
 
 from fem_apps import meshing
+from fem_apps.errors import Interrupted
 from fem_apps.fem.node_graph import NodeGraph
 from fem_apps.fem.time_stepping import Step, march, output_times
 from fem_apps.mpi import extremes, on_rank_zero
 from fem_apps.output import checkpoint
 from fem_apps.output.fields import FieldWriter
-from fem_apps.output.folder import Interrupted, Run
+from fem_apps.output.folder import Run
 from fem_apps.output.frames import FrameRecorder
 from fem_apps.output.history import History
 from fem_apps.problems.aggregation_diffusion import Case, Problem, Setting, first_step, set_up
@@ -218,7 +219,8 @@ class Diagnostics:
             record.energy_increase = max(
                 record.energy_increase, (e.total - record.energy) / max(e.magnitude, 1e-300)
             )
-            record.first_order_steps += state.order == 1
+            # a continued run shows the state of its checkpoint again, as a step of length 0
+            record.first_order_steps += state.order == 1 and step.dt > 0
         record.energy = e.total
         record.newton_iterations += step.iterations
         record.rejected += step.rejected

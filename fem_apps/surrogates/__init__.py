@@ -1,0 +1,1 @@
+"""Surrogates of forward problems and trained networks; works without DOLFINx."""
