@@ -4,9 +4,10 @@ If the energy with the estimate is lambda-convex along geodesics,
 
     W2(mu_t, muhat_t) <= int_0^t exp(-lambda (t - s)) |grad (W - What) * mu_s|_L2(mu_s) ds,
 
-at equal initial data (differentiate W2^2 / 2 along both flows; Carrillo, Estrada-Rodriguez, Mikolas
-& Tang 2024, arXiv:2402.06355). An interaction potential with second derivatives >= lambda, and a
-diffusion that is displacement convex (m >= 1 - 1/dim), make such an energy, for lambda <= 0.
+at equal initial data (differentiate W2^2 / 2 along both flows; Carrillo, Estrada-Rodriguez,
+Mikolas & Tang 2024, arXiv:2402.06355). An interaction potential with second derivatives >=
+lambda, and a diffusion that is displacement convex (m >= 1 - 1/dim), make such an energy, for
+lambda <= 0.
 """
 
 from __future__ import annotations
