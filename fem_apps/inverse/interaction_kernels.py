@@ -3,16 +3,12 @@
     d_t mu = div( mu grad( H'(mu) + V + W*mu ) ),   W(x) = sum_j c_j psi_j(|x|), few c_j not 0
 
 Densities or particle positions, noisy and sparse in time, on the line or in the plane. The
-quadratic
-error functional (`interaction_kernels_functional`, `interaction_kernels_particles`) over a
-dictionary
-or B-splines (`_atoms`); sparse solvers and model selection (`_sparse`, `_selection`); on the line
-the
-estimate is sharpened by whole trajectories (`_trajectories`); then the equation with the estimate
-is
-solved and compared with data and truth (`_verify`). After Carrillo, Estrada-Rodriguez, Mikolas &
-Tang
-(2024, arXiv:2402.06355) and Lang & Lu (2020, arXiv:2010.15694).
+quadratic error functional (`interaction_kernels_functional`, `interaction_kernels_particles`)
+over a dictionary or B-splines (`_atoms`); sparse solvers and model selection (`_sparse`,
+`_selection`); on the line the estimate is sharpened by whole trajectories (`_trajectories`); then
+the equation with the estimate is solved and compared with data and truth (`_verify`). After
+Carrillo, Estrada-Rodriguez, Mikolas & Tang (2024, arXiv:2402.06355) and Lang & Lu (2020,
+arXiv:2010.15694).
 """
 
 from __future__ import annotations

@@ -5,23 +5,22 @@ Phi_k = delta e_k / delta mu,
 
     E(c) = (1/T) iint phi |sum_k c_k grad Phi_k - grad Phi|^2 dmu dt = const + c.A c - 2 b.c,
     A_kl = (1/T) iint phi mu grad Phi_k . grad Phi_l,
-    b_k  = -(1/T) { [phi e_k]_0^T - int phi' e_k dt + iint phi (grad P(mu) + mu grad V).grad Phi_k
-    },
+    b_k  = -(1/T) { [phi e_k]_0^T - int phi' e_k dt + iint phi (grad P + mu grad V).grad Phi_k },
 
 because <d_t mu, Phi_k> = d/dt e_k(mu); P and V are what is known of the flow. Terms e_k are
-interaction 1/2 <mu, psi*mu>, external potential <mu, V_k> and diffusion int H_k(mu). The window phi
-is 1 ("ends": the time term sees only the first and the last snapshot) or (4 t (T - t) / T^2)^2
-("bump": it sees all). (Carrillo, Estrada-Rodriguez, Mikolas & Tang 2024, arXiv:2402.06355; Lang &
-Lu
-2020, arXiv:2010.15694; windows after self-test losses, Gao, Lang & Lu 2024, arXiv:2412.03506.)
+interaction 1/2 <mu, psi*mu>, external potential <mu, V_k> and diffusion int H_k(mu). The window
+phi is 1 ("ends": the time term sees only the first and the last snapshot) or (4 t (T - t) /
+T^2)^2 ("bump": it sees all). (Carrillo, Estrada-Rodriguez, Mikolas & Tang 2024, arXiv:2402.06355;
+Lang & Lu 2020, arXiv:2010.15694; windows after self-test losses, Gao, Lang & Lu 2024,
+arXiv:2412.03506.)
 
-Discretisation: masses m_a rho_a at the nodes, psi*mu by `fem.convolution`'s transforms or, for few
-nodes, by the exact sum; gradients by lumped L2 projection onto P1, (grad q)_a = int phi_a grad q /
-m_a, which is second order on regular meshes; Simpson's rule in time. A is a Gram matrix.
+Discretisation: masses m_a rho_a at the nodes, psi*mu by `fem.convolution`'s transforms or, for
+few nodes, by the exact sum; gradients by lumped L2 projection onto P1, (grad q)_a = int phi_a
+grad q / m_a, which is second order on regular meshes; Simpson's rule in time. A is a Gram matrix.
 
 Noise rho_a -> rho_a + delta_a, independent, of variance v_a, biases A and b, as the same value
-stands in several factors. With `noise` (v = s^2 rho^2 / (1 + s^2)) the expectation is removed: P by
-P - P'' v / 2, and, where the sum is exact (`DenseBank`), the self-correlations of rho_a with
+stands in several factors. With `noise` (v = s^2 rho^2 / (1 + s^2)) the expectation is removed: P
+by P - P'' v / 2, and, where the sum is exact (`DenseBank`), the self-correlations of rho_a with
 psi*mu in all three terms.
 """
 

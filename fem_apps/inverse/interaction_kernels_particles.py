@@ -6,12 +6,10 @@ For dX_i = -grad(W * mu_N + V)(X_i) dt + sqrt(2 sigma) dB_i with mu_N = (1/N) su
     b_k  = -(1/T) { [e_k(mu_N)]_0^T - sigma sum_n w_n (1/N) sum_i Laplace Phi_k(X_i) },
 
 e_k = (1/2N^2) sum_ij psi_k(|X_i - X_j|) or (1/N) sum_i V_k(X_i): Ito's formula for e_k, so labels
-are
-not needed (arXiv:2604.02581). Where particles enter or leave it does not hold; there labels give
-forward
-differences V_i, and -(1/T) sum_n w_n (1/N) sum_i V_i . grad Phi_k(X_i) takes the place of b. Sums
-over pairs i != j. With N particles A has a bias of order 1/N
-from the pairs that a triple sum takes twice; with noise in the paths A and b err by N^(-1/2).
+are not needed (arXiv:2604.02581). Where particles enter or leave it does not hold; there labels
+give forward differences V_i, and -(1/T) sum_n w_n (1/N) sum_i V_i . grad Phi_k(X_i) takes the
+place of b. Sums over pairs i != j. With N particles A has a bias of order 1/N from the pairs that
+a triple sum takes twice; with noise in the paths A and b err by N^(-1/2).
 """
 
 from __future__ import annotations

@@ -158,12 +158,10 @@ def _kernel_figure(report: Report, r: np.ndarray, curves: dict[str, np.ndarray])
     from fem_apps.output.plot_style import LINES
 
     figure, axes = plt.subplots(1, 2, figsize=(6.6, 2.6), constrained_layout=True)
-    shift = curves["W"][-1] - curves["W_true"][-1] if "W_true" in curves else 0.0
     for axis, name, label in ((axes[0], "W", "$W(r)$"), (axes[1], "dW", "$W'(r)$")):
         if f"{name}_true" in curves:
             axis.plot(r, curves[f"{name}_true"], color="0.6", lw=3, label="truth")
-        y = curves[name] - (shift if name == "W" else 0.0)
-        axis.plot(r, y, color=LINES[0], label="estimate")
+        axis.plot(r, curves[name], color=LINES[0], label="estimate")
         axis.set(xlabel="$r$", ylabel=label)
         span = np.concatenate([curves[k] for k in curves if k in (name, f"{name}_true")])
         low, high = np.quantile(span, (0.01, 0.99))
@@ -174,7 +172,7 @@ def _kernel_figure(report: Report, r: np.ndarray, curves: dict[str, np.ndarray])
         )
     twin = axes[1].twinx()
     d = report.distances
-    twin.hist(d[(d > 0) & (d <= r[-1])], bins=40, color="0.85", density=True, zorder=0)
+    twin.hist(d[(d > 0) & (d <= r[-1])], bins=20, color="0.85", density=True, zorder=0)
     twin.set_yticks([])
     twin.spines["right"].set_visible(False)
     axes[1].set_zorder(twin.get_zorder() + 1)
@@ -189,11 +187,13 @@ def _line_figure(report: Report, sets: Sequence[dict[str, Any]]) -> Any:
 
     from fem_apps.output.plot_style import LINES, clock
 
-    shown = sets[:4] if len(sets) < 5 else [*sets[:3], sets[-1]]
+    kept = range(len(sets)) if len(sets) < 5 else (0, 1, 2, len(sets) - 1)
+    shown = [sets[k] for k in kept]
     figure, axes = plt.subplots(
         len(shown), 3, figsize=(6.8, 1.5 * len(shown) + 0.5), constrained_layout=True, squeeze=False
     )
-    for row, q, one in zip(axes, shown, report.comparisons, strict=False):
+    for row, q, k in zip(axes, shown, kept, strict=True):
+        one = report.comparisons[k]
         for axis, n in zip(row, (0, len(q["t"]) // 2, len(q["t"]) - 1), strict=True):
             x = q["x"][:, 0]
             if q["data"] is not None:
@@ -255,6 +255,8 @@ def _distance_figure(report: Report) -> Any:
     if axis.get_legend_handles_labels()[0]:
         axis.legend(
             fontsize=7,
+            loc="upper left",
+            bbox_to_anchor=(1.0, 1.0),
             title="dashed: stability bound"
             if report.truth is not None and report.comparisons
             else None,

@@ -294,10 +294,14 @@ def _finish(run: Run, graph: NodeGraph, report: Report) -> dict[str, object]:
     metrics["w2_data"] = largest(comm, [q.w2_data for q in trained])
     metrics["w2_noise"] = largest(comm, [q.w2_noise for q in trained])
     # flows are known to the solver's tolerance only
-    metrics["bound_holds"] = all(
-        bool((q.w2 <= q.w2_bound + case.verify.tolerance).all())
-        for q in report.comparisons
-        if q.w2 is not None and q.w2_bound is not None
+    metrics["bound_holds"] = (
+        None
+        if truth is None
+        else all(
+            bool((q.w2 <= q.w2_bound + case.verify.tolerance).all())
+            for q in report.comparisons
+            if q.w2 is not None and q.w2_bound is not None
+        )
     )
     if new:
         metrics["w2_new"] = largest(comm, [q.w2 for q in new])

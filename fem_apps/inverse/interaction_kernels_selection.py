@@ -1,15 +1,14 @@
 """The size of a support and how sure it is: information criterion, stability under resampled noise.
 
 `candidates` runs PartInv at several sizes (as its source advises: a few times the support),
-subspace
-pursuit and swap descent, and tries all small subsets where they are few enough. The ladder of
-least costs by size is then cut
+subspace pursuit and swap descent, and tries all small subsets where they are few enough. The
+ladder of least costs by size is then cut
 
-* by the extended Bayesian information criterion (Chen & Chen 2008) where the form is a likelihood,
-  and then by the share of resamples in which the support is the best of its size;
+* by the extended Bayesian information criterion (Chen & Chen 2008) where the form is a
+  likelihood, and then by the share of resamples in which the support is the best of its size;
 * else by stability: the largest support that comes back in most of the forms of resampled noise,
-all
-  of whose coefficients are well above their spread, and that lowers the cost by more than a trace.
+  all of whose coefficients are well above their spread, and that lowers the cost by more than a
+  trace.
 """
 
 from __future__ import annotations

@@ -4,13 +4,15 @@ With A = Q Lam Q^T the cost is |Phi c - u|^2 up to a constant, Phi = Lam^(1/2) Q
 Q^T b (`square_root`); columns of Phi are normalised before any selection. All solvers return a
 `Fit`; supports are sorted tuples of column numbers.
 
-* `partial_inversion`: PartInv (Chen, Divekar & Needell 2013, arXiv:1311.0314; used for interaction
-  kernels by Carrillo, Estrada-Rodriguez, Mikolas & Tang 2024, arXiv:2402.06355). The kept block is
-  inverted exactly, and its coefficients compete with the correlations of the residual outside.
+* `partial_inversion`: PartInv (Chen, Divekar & Needell 2013, arXiv:1311.0314; used for
+  interaction kernels by Carrillo, Estrada-Rodriguez, Mikolas & Tang 2024, arXiv:2402.06355). The
+  kept block is inverted exactly, and its coefficients compete with the correlations of the
+  residual outside.
 * `subspace_pursuit` (Dai & Milenkovic 2009, arXiv:0803.0811), `matching_pursuit` (OMP).
 * `best_subset`: exhaustive, for small supports; `swap_descent` improves any support by single
-swaps.
-* `sequential_thresholding` (Brunton, Proctor & Kutz 2016), `lasso` (scikit-learn's path, refitted).
+  swaps.
+* `sequential_thresholding` (Brunton, Proctor & Kutz 2016), `lasso` (scikit-learn's path,
+  refitted).
 """
 
 from __future__ import annotations

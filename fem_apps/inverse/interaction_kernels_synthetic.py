@@ -2,8 +2,8 @@
 
 * `finite_volumes`: explicit second-order finite volumes on the line (Carrillo, Chertock & Huang
   2015, arXiv:1402.4252): velocities -grad xi at faces, minmod slopes (theta = 2), SSP-RK3;
-* `particle_paths`: N interacting particles, dX_i = -(1/N) sum_j grad W(X_i - X_j) dt - grad V dt +
-  sqrt(2 sigma) dB_i by Euler and Maruyama.
+* `particle_paths`: N interacting particles, dX_i = -(1/N) sum_j grad W(X_i - X_j) dt - grad V dt
+  + sqrt(2 sigma) dB_i by Euler and Maruyama.
 """
 
 from __future__ import annotations

@@ -1,21 +1,20 @@
 """Gauss-Newton on whole trajectories, on the line: a likelihood for dictionary coefficients.
 
 Data y(t, x) = rho(t, x; c, rho0) (1 + s e). About an estimate (c, rho0), with sensitivities S_j =
-d rho / d c_j of every atom of the dictionary and R_k of smooth relative changes B_k of the unknown
-rho0 (cubic B-splines), the residual is linear in the new coefficients, and minus twice the log
-likelihood is
+d rho / d c_j of every atom of the dictionary and R_k of smooth relative changes B_k of the
+unknown rho0 (cubic B-splines), the residual is linear in the new coefficients, and minus twice
+the log likelihood is
 
     chi^2(c) = sum (y - rho - S (c - c_0) - R a)^2 / (s^2 rho^2 + 9 delta^2),   least over a,
 
 a quadratic form again, F and g: sparse solvers apply as they do to the error functional, the
 Bayesian information criterion chooses the size of the support, and F is the Fisher information,
-from
-which come the band and resamples. delta is the difference of solutions on the data's cells and
-on cells half as wide: where the forward solution is not resolved, data do not count. It is started
-from the error functional's estimate; it needs no derivative of the data and no debiasing.
+from which come the band and resamples. delta is the difference of solutions on the data's cells
+and on cells half as wide: where the forward solution is not resolved, data do not count. It is
+started from the error functional's estimate; it needs no derivative of the data and no debiasing.
 
-Forward solutions: cells about the nodes, differences of P(rho) and a van Leer limited upwind drift
--grad(W*rho + V), Heun's method, all perturbations in one batch.
+Forward solutions: cells about the nodes, differences of P(rho) and a van Leer limited upwind
+drift -grad(W*rho + V), Heun's method, all perturbations in one batch.
 """
 
 from __future__ import annotations

@@ -10,10 +10,11 @@ from mpi4py import MPI
 
 from fem_apps.fem.node_graph import NodeGraph
 from fem_apps.inverse.interaction_kernels_atoms import Atom, kernels_of, potential
-from fem_apps.inverse.interaction_kernels_data import Snapshots, gathered
+from fem_apps.inverse.interaction_kernels_data import Snapshots, gathered, order
 from fem_apps.inverse.interaction_kernels_distance import (
     bound,
     convexity,
+    w2_close,
     w2_line,
     w2_plane,
 )
@@ -33,7 +34,7 @@ class Comparison:
         t: times, (n_t,).
         truth: owned nodal densities by the true W, (n_t, n); None where it is not known.
         estimate: by the estimate.
-        data: what was seen at these times (None beyond).
+        data: what was seen at these times, NaN beyond.
         w2: distance of estimate and truth.
         w2_bound: its bound; infinite where the energy is not lambda-convex.
         w2_plain: int_0^t |grad (W - What) * mu_s| ds, the bound at lambda = 0; it is T sqrt(E) at
@@ -124,6 +125,7 @@ def compare(
         w2_data = np.where(there, _distances(s.graph, estimate, data), np.nan)
         if known is not None:
             w2_noise = np.where(there, _distances(s.graph, known, data), np.nan)
+        data = np.where(there[:, None], data, np.nan)
     return Comparison(name, t, known, estimate, data, w2, limit, plain, w2_data, w2_noise, energies)
 
 
@@ -145,13 +147,27 @@ def _distances(graph: NodeGraph, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """W2 of each pair of owned nodal densities. Collective."""
     x = np.stack([gathered(graph, np.ascontiguousarray(c)) for c in graph.x.T], axis=1)
     mass, A, B = gathered(graph, graph.mass), gathered(graph, a), gathered(graph, b)
+    edges = _edges(graph)
 
     def work() -> np.ndarray:
         if x.shape[1] == 1:
             return np.array([w2_line(mass, p, q) for p, q in zip(A, B, strict=True)])
-        return np.array([w2_plane(x, mass * p, mass * q) for p, q in zip(A, B, strict=True)])
+        return np.array(
+            [
+                min(w2_plane(x, mass * p, mass * q), w2_close(edges, mass, p, q))
+                for p, q in zip(A, B, strict=True)
+            ]
+        )
 
     return on_rank_zero(graph.comm, work)
+
+
+def _edges(graph: NodeGraph) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows, columns, weights of all edges, nodes in the order of coordinates. Collective."""
+    place = graph.with_ghosts(order(graph).astype(float)).astype(int)
+    rows = np.repeat(place[: graph.n], np.diff(graph.indptr))
+    parts = graph.comm.allgather((rows, place[graph.cols], graph.weight))
+    return tuple(np.concatenate(p) for p in zip(*parts, strict=True))  # type: ignore[return-value]
 
 
 def pair_distances(

@@ -5,7 +5,13 @@ import pytest
 
 from fem_apps.inverse import interaction_kernels_selection as selection
 from fem_apps.inverse import interaction_kernels_sparse as sparse
-from fem_apps.inverse.interaction_kernels_distance import bound, convexity, w2_line, w2_plane
+from fem_apps.inverse.interaction_kernels_distance import (
+    bound,
+    convexity,
+    w2_close,
+    w2_line,
+    w2_plane,
+)
 from fem_apps.inverse.interaction_kernels_functional import Quadratic
 
 
@@ -120,6 +126,16 @@ def test_w2_of_gaussians():
     b = np.exp(-((X - [1, 0]) ** 2).sum(axis=1) / 2)
     assert w2_plane(X, a, b) == pytest.approx(1.0, rel=0.02)
     assert w2_plane(X, a, a) < 1e-7
+
+
+def test_w2_of_close_measures():
+    """A Gaussian shifted by a tenth of the spacing: a plan between nodes would not see it."""
+    n, h = 200, 0.05
+    x = h * (np.arange(n) - n / 2)
+    i = np.arange(n - 1)
+    edges = (np.r_[i, i + 1], np.r_[i + 1, i], np.full(2 * n - 2, 1 / h))
+    a, b = np.exp(-(x**2) / 2), np.exp(-((x - 0.1 * h) ** 2) / 2)
+    assert w2_close(edges, np.full(n, h), a, b) == pytest.approx(0.1 * h, rel=0.01)
 
 
 def test_convexity_and_bound():
