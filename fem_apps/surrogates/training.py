@@ -123,7 +123,9 @@ def fit(
         weights = eqx.apply_updates(weights, change)
         # an average that starts unbiased: short memory first, `average` in the end
         memory = jnp.minimum(control.average, (1.0 + number) / (10.0 + number))
-        average = jax.tree.map(lambda a, w: memory * a + (1 - memory) * w, average, weights)
+        average = jax.tree.map(
+            lambda a, w: (memory * a + (1 - memory) * w).astype(a.dtype), average, weights
+        )
         return (weights, moments, average), value
 
     @eqx.filter_jit(donate="all-except-first")

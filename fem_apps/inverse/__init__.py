@@ -1,0 +1,1 @@
+"""Inverse layer: estimate what is unknown from data."""
