@@ -1,6 +1,6 @@
-"""Score models: a denoiser D(x, s) = E[x0 | x0 + s e = x] trained on images (Karras et al., arXiv 2206.00364).
+"""Score models: denoisers trained on images (Karras et al., arXiv 2206.00364).
 
-    D = c_skip x + c_out N(c_in x, ln(s)/4),   score of the density of x0 + s e: (D(x, s) - x)/s^2
+    D(x, s) = E[x0 | x0 + s e = x] = c_skip x + c_out N(c_in x, ln(s)/4),   score: (D(x, s) - x)/s^2
     loss: E lambda(s) |D(x0 + s e, s) - x0|^2,   ln s ~ N(-1.2, 1.2^2)
 
 with c_skip = sd^2/(s^2 + sd^2), c_out = s sd/sqrt(s^2 + sd^2), c_in = 1/sqrt(s^2 + sd^2) and

@@ -1,4 +1,4 @@
-"""Images made offline to train on: ellipses, Gaussian random fields, level sets, packaged photographs.
+"""Images made offline to train on: ellipses, Gaussian fields, level sets, photographs.
 
 Pixel (i, j) of a size x size image is centred at x = -1 + (2 j + 1)/size, y = -1 + (2 i + 1)/size.
 """
@@ -77,7 +77,7 @@ def draw_ellipses(ellipses: Ellipses, size: int, *, subpixels: int = SUBPIXELS) 
 
 
 def gaussian_fields(number: int, size: int, length: float, rng: np.random.Generator) -> np.ndarray:
-    """Stationary periodic Gaussian fields of variance 1, covariance about exp(-|r|^2/(2 length^2))."""
+    """Periodic Gaussian fields, variance 1, covariance about exp(-|r|^2/(2 length^2))."""
     k = 2 * np.pi * np.fft.fftfreq(size, 2 / size)
     power = np.exp(-((length * k[:, None]) ** 2 + (length * k) ** 2) / 4)
     field = np.fft.ifft2(power * np.fft.fft2(rng.normal(size=(number, size, size)))).real

@@ -1,4 +1,4 @@
-"""The trained denoiser of a family of images: from the user's cache, else trained and kept there."""
+"""The denoiser of a family of images: from the user's cache, else trained and kept there."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ImagePrior(Table):
         default_factory=lambda: Network(channels=(48, 96, 96)), description="the U-Net"
     )
     training: Training = Field(
-        default_factory=lambda: Training(steps=3500, batch=32, rate=2e-3, average=0.999),
+        default_factory=lambda: Training(steps=2000, batch=32, rate=2e-3, average=0.998),
         description="the training",
     )
     seed: int = Field(0, ge=0, description="of images, weights and batches")

@@ -1,12 +1,14 @@
-"""A U-Net on square images, with or without a noise level, in equinox; batches of (n, size, size, channels).
+"""A U-Net on square images in equinox, (n, size, size, channels), with or without a noise level.
 
-Residual blocks of two 3x3 convolutions without normalisation (Gruber et al., arXiv 2503.19468, use none
-either), strided down, nearest-neighbour up, skips added. Images are folded into `patch` x `patch` channels
-first: convolutions are matrix products, and on a CPU few pixels with many channels run faster than many
-pixels with few.
+Residual blocks of two 3x3 convolutions without normalisation (Gruber et al., arXiv 2503.19468, use
+none either), strided down, nearest-neighbour up, skips added. Images are folded into `patch` x
+`patch` channels first: convolutions are matrix products, and on a CPU few pixels with many channels
+run faster than many pixels with few.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import equinox as eqx
 import jax
@@ -29,8 +31,8 @@ class Network(Table):
 class Conv(eqx.Module):
     """A convolution with zero padding, kernel (k, k, in, out), channels last; stride 1 or k.
 
-    It is written as one matrix product of gathered neighbours: as fast as XLA's own convolution on a
-    CPU, which inside a loop (`lax.scan`, CG) falls to a path some thirty times slower.
+    It is written as one matrix product of gathered neighbours: as fast as XLA's own convolution on
+    a CPU, which inside a loop (`lax.scan`, CG) falls to a path some thirty times slower.
     """
 
     kernel: jax.Array
@@ -120,10 +122,8 @@ class UNet(eqx.Module):
 
         self.down = [blocks(k) for k in c]
         self.up = [blocks(k) for k in c]
-        self.shrink = [
-            Conv(2, a, b, next(keys), stride=2) for a, b in zip(c, c[1:], strict=False)
-        ]
-        self.grow = [Conv(1, b, a, next(keys)) for a, b in zip(c, c[1:], strict=False)]
+        self.shrink = [Conv(2, a, b, next(keys), stride=2) for a, b in pairwise(c)]
+        self.grow = [Conv(1, b, a, next(keys)) for a, b in pairwise(c)]
 
     def __call__(self, x: jax.Array, level: jax.Array | None = None) -> jax.Array:
         """The network's output."""
