@@ -17,6 +17,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 
 from fem_apps.errors import SolveError
 
+FARTHEST = 10.0  # prior standard deviations that L-BFGS may search
 DENSE = 400  # parameters up to which the Hessian is made whole
 
 
@@ -151,7 +152,8 @@ def lbfgs(posterior: Posterior, start: np.ndarray, *, iterations: int = 500) -> 
 
     x0 = np.linalg.solve(L, start - mean)
     options = {"maxiter": iterations, "ftol": 1e-14, "gtol": 1e-7, "maxcor": 30}
-    x = minimize(whitened, x0, jac=True, method="L-BFGS-B", options=options).x
+    bounds = [(-FARTHEST, FARTHEST)] * len(x0)
+    x = minimize(whitened, x0, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
     m = mean + L @ x
     value, g = posterior.cost_gradient(m)
     return Mode(m, value, float(np.linalg.norm(g)), history)

@@ -1,9 +1,9 @@
-"""The benchmark of Aristoff and Bangerth (arXiv 2102.07263): 64 conductivities from 169 point
-values.
+"""The benchmark of Aristoff and Bangerth: 64 conductivities from 169 point values.
 
-    -div(a grad u) = 10 in (0,1)^2, u = 0 on the boundary, a = theta_k on square (i, j) of 8 x 8, k
-    = i + 8 j data: u at (p/14, q/14), p, q = 1..13, q fastest; noise N(0, .05^2); prior: ln theta_k
-    ~ N(0, 2^2) as a density in theta, which in m = ln theta is N(4, 2^2)
+    -div(a grad u) = 10 in (0,1)^2,   u = 0 on the boundary,   a = theta_k on square k = i + 8 j
+
+Data: u at (p/14, q/14), p, q = 1..13, q fastest; noise N(0, .05^2). Prior: ln theta_k ~ N(0, 2^2),
+as a density in theta; in m = ln theta it is N(4, 2^2). arXiv 2102.07263.
 """
 
 from __future__ import annotations

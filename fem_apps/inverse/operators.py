@@ -35,9 +35,9 @@ class Spectrum:
         Vt: shape (r, n).
     """
 
-    U: jax.Array
-    s: jax.Array
-    Vt: jax.Array
+    U: np.ndarray
+    s: np.ndarray
+    Vt: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Operator:
             )
         U, s, Vt = np.linalg.svd(self.dense, full_matrices=False)
         r = int(np.count_nonzero(s > RANK_TOLERANCE * s[0]))
-        return Spectrum(jnp.asarray(U[:, :r]), jnp.asarray(s[:r]), jnp.asarray(Vt[:r]))
+        return Spectrum(U[:, :r], s[:r], Vt[:r])
 
     def pseudo_inverse(self, y: jax.Array) -> jax.Array:
         """A^+ y, shapes (batch, m) -> (batch, n). Raises CaseError as `spectrum`."""

@@ -25,6 +25,8 @@ from fem_apps.errors import SolveError
 from fem_apps.fem.cells import cell_map, tabulate
 from fem_apps.fem.points import PointEvaluator
 
+LARGEST = 1e60  # conductivity beyond which products of states and adjoints underflow
+
 
 def on_one_rank(domain: Any) -> None:
     """Refuse a mesh that is spread over ranks. Raises ValueError."""
@@ -75,7 +77,7 @@ class Band:
 
 
 def cell_matrices(V: Any) -> np.ndarray:
-    """int_c grad phi_i . grad phi_j of every cell, shape (cells, k, k), exact on affine cells."""
+    """Integrals of grad phi_i . grad phi_j by cell, (cells, k, k), exact on affine cells."""
     domain = V.mesh
     F = cell_map(domain)
     kind = domain.basix_cell()
@@ -90,8 +92,7 @@ def cell_matrices(V: Any) -> np.ndarray:
 
 
 class Stiffness:
-    """K(kappa) = sum_c kappa_c K_c (+ a fixed part) on the free nodes of V, kappa constant on
-    cells.
+    """K(kappa) = sum_c kappa_c K_c + a fixed part, on the free nodes; kappa is constant on cells.
 
     Args:
         V: Lagrange space on a mesh of one rank.
@@ -135,7 +136,7 @@ class Stiffness:
         return self.band.factorise(self._write @ kappa + self._fixed_part, "the elliptic equation")
 
     def energy(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """int_c grad u . grad v of every cell: the derivative of v.K u by kappa; u, v over all nodes."""
+        """Integrals of grad u . grad v by cell, the derivative of v.K u; u, v over all nodes."""
         return np.einsum("ci,cij,cj->c", v[self.dofs], self.K, u[self.dofs], optimize=True)
 
     def action(self, dkappa: np.ndarray, u: np.ndarray) -> np.ndarray:
@@ -158,7 +159,7 @@ def point_matrix(V: Any, points: np.ndarray) -> sp.csr_matrix:
 
 
 def load_vector(V: Any, f: Any) -> np.ndarray:
-    """int f v over all nodes; f a number or a UFL expression."""
+    """The integrals of f phi_i, over all nodes; f a number or a UFL expression."""
     domain = V.mesh
     f = fem.Constant(domain, PETSc.ScalarType(f)) if isinstance(f, int | float) else f
     return fem.assemble_vector(fem.form(f * ufl.TestFunction(V) * ufl.dx)).array.copy()
@@ -202,10 +203,10 @@ class LogConductivity:
     def at(self, m: np.ndarray) -> LinearisedConductivity:
         """The state and everything that its derivatives need. Raises SolveError."""
         kappa = np.exp(self.P @ m)
-        if not np.isfinite(kappa).all():
+        if not (kappa < LARGEST).all():
             raise SolveError(
                 "the elliptic equation",
-                "the conductivity is not finite",
+                f"the conductivity exceeds {LARGEST:g}",
                 advice="a prior of smaller variance, or a shorter step",
             )
         solve = self.stiffness.solver(kappa)

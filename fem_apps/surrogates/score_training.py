@@ -26,12 +26,12 @@ class ImagePrior(Table):
 
     family: Family = Field("ellipses", description="what the images show")
     size: int = Field(32, ge=8, le=128, description="pixels of a side")
-    images: int = Field(20000, ge=16, description="number of training images")
+    images: int = Field(10000, ge=16, description="number of training images")
     network: Network = Field(
-        default_factory=lambda: Network(channels=(48, 96, 96)), description="the U-Net"
+        default_factory=lambda: Network(channels=(32, 64, 64)), description="the U-Net"
     )
     training: Training = Field(
-        default_factory=lambda: Training(steps=2000, batch=32, rate=2e-3, average=0.998),
+        default_factory=lambda: Training(steps=2500, batch=16, rate=2e-3, average=0.998),
         description="the training",
     )
     seed: int = Field(0, ge=0, description="of images, weights and batches")

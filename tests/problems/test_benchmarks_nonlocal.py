@@ -42,9 +42,7 @@ def test_variance_of_a_gaussian_under_quadratic_attraction():
     problem = ad.Problem(
         diffusion=[Diffusion(coefficient=sigma)], interaction=[Polynomial(coefficients=(0, 0.5))]
     )
-    rho0 = FromGaussians(
-        type="gaussians", components=[Component(centre=(0, 0), width=np.sqrt(s0))]
-    )
+    rho0 = FromGaussians(type="gaussians", components=[Component(centre=(0, 0), width=np.sqrt(s0))])
     variance, density = [], []
     for h in (1 / 2, 1 / 4, 1 / 8):
         done = evolve(mesh_of("disc", h=h, radius=5), problem, rho0, end, tolerance=1e-6)
