@@ -64,6 +64,18 @@ KINDS: dict[str, Kind] = {
         "fem_apps.problems.aggregation_diffusion",
         "d_t rho = div(rho grad(H'(rho) + V + W*rho)): gradient flow of a density, structure kept",
     ),
+    "bayesian-inverse": Kind(
+        "fem_apps.inverse.bayesian",
+        "coefficients of an elliptic equation from data: mode, Laplace approximation, chains",
+    ),
+    "diffusion-prior": Kind(
+        "fem_apps.inverse.diffusion_prior",
+        "y = A x + n with a diffusion model as the prior of x: samples, intervals, baselines",
+    ),
+    "noisier2inverse": Kind(
+        "fem_apps.inverse.noisier2inverse",
+        "reconstruction networks trained without clean images under correlated noise",
+    ),
 }
 
 

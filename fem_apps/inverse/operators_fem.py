@@ -230,7 +230,8 @@ class LinearisedConductivity:
     u: np.ndarray
 
     @cached_property
-    def _state(self) -> np.ndarray:
+    def state(self) -> np.ndarray:
+        """The state on all nodes."""
         return self.model.stiffness.extend(self.u)
 
     @property
@@ -241,12 +242,12 @@ class LinearisedConductivity:
     def jvp(self, h: np.ndarray) -> np.ndarray:
         """J h: B du with K du = -K(kappa P h) u."""
         dk = self.kappa * (self.model.P @ h)
-        return self.model.B @ self.solve(-self.model.stiffness.action(dk, self._state))
+        return self.model.B @ self.solve(-self.model.stiffness.action(dk, self.state))
 
     def vjp(self, w: np.ndarray) -> np.ndarray:
         """J^T w: P^T(kappa grad u . grad p) with K p = -B^T w."""
         p = self.model.stiffness.extend(self.solve(-(self.model.Bt @ w)))
-        return self.model.Pt @ (self.kappa * self.model.stiffness.energy(self._state, p))
+        return self.model.Pt @ (self.kappa * self.model.stiffness.energy(self.state, p))
 
     def hessian(
         self, h: np.ndarray, w: np.ndarray, weight: float, *, gauss_newton: bool = False
@@ -258,13 +259,13 @@ class LinearisedConductivity:
         """
         s, P = self.model.stiffness, self.model.P
         dk = self.kappa * (P @ h)
-        du = self.solve(-s.action(dk, self._state))
+        du = self.solve(-s.action(dk, self.state))
         pull = weight * (self.model.Bt @ (self.model.B @ du))
         if gauss_newton:
             dp = s.extend(self.solve(-pull))
-            return self.model.Pt @ (self.kappa * s.energy(self._state, dp))
+            return self.model.Pt @ (self.kappa * s.energy(self.state, dp))
         p = s.extend(self.solve(-(self.model.Bt @ w)))
         dp = s.extend(self.solve(-s.action(dk, p) - pull))
-        g = dk * s.energy(self._state, p)
-        g += self.kappa * (s.energy(s.extend(du), p) + s.energy(self._state, dp))
+        g = dk * s.energy(self.state, p)
+        g += self.kappa * (s.energy(s.extend(du), p) + s.energy(self.state, dp))
         return self.model.Pt @ g
