@@ -1,5 +1,4 @@
-"""Noisier2Inverse: reconstruction networks from noisy data alone, under correlated noise of known
-law.
+"""Noisier2Inverse: reconstruction from noisy data alone, under correlated noise.
 
 One noisy sinogram y of each object, never a clean image: f is trained by E|A f(B z) - (2 y - z)|^2
 with z = y + eta, eta drawn anew every step from the law of the noise (Gruber et al., arXiv
@@ -63,7 +62,7 @@ class Objects(Table):
 
     train: int = Field(1000, ge=4, description="one noisy sinogram each")
     validation: int = Field(100, ge=2, description="held out, noisy too: they choose the weights")
-    test: int = Field(100, ge=1, description="with their truth, for the metrics")
+    test: int = Field(50, ge=1, description="with their truth, for the metrics")
 
 
 class Output(Table):

@@ -94,7 +94,13 @@ def _part(s: Setting, groups: tuple[int, ...]) -> jax.Array:
 
 def make_loss(method: Method, s: Setting) -> Callable[[Any, Any, jax.Array], jax.Array]:
     """The loss of a batch of rows (y, x), mean over the data; the supervised ones alone read x."""
-    A, B, shape = s.A, s.B, (-1, *s.geometry.shape)
+    shape = (-1, *s.geometry.shape)
+
+    def matrices() -> tuple[jax.Array, jax.Array]:
+        """A^T and B^T as values that XLA must not fold: it would take minutes to transpose them."""
+        return jax.lax.optimization_barrier((At, Bt))
+
+    At, Bt = jnp.array(s.A.T), jnp.array(s.B.T)
 
     def recorrupted(y: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         w = s.noise.draw(key, y.shape[0])
@@ -105,13 +111,14 @@ def make_loss(method: Method, s: Setting) -> Callable[[Any, Any, jax.Array], jax
 
     def loss(model: UNet, batch: Any, key: jax.Array) -> jax.Array:
         y, x = batch
+        At, Bt = matrices()
         if method == "supervised-y":
-            return mean_square((reconstruct(model, y @ B.T) - x) @ A.T)
+            return mean_square((reconstruct(model, y @ Bt) - x) @ At)
         z, target = recorrupted(y, key)
-        r = reconstruct(model, z @ B.T) @ A.T
+        r = reconstruct(model, z @ Bt) @ At
         match method:
             case "supervised":
-                return mean_square(r - x @ A.T)
+                return mean_square(r - x @ At)
             case "noisier2inverse":
                 return mean_square(r - target)
             case "sobolev":
@@ -123,23 +130,23 @@ def make_loss(method: Method, s: Setting) -> Callable[[Any, Any, jax.Array], jax
                 )
         return mean_square(r - y)  # two-step, naive
 
-    folds = [_part(s, (k,)) for k in range(FOLDS)] if method == "noise2inverse" else []
+    folds = jnp.stack([_part(s, (k,)).T for k in range(FOLDS)]) if method == "noise2inverse" else Bt
 
     def noise2inverse(model: UNet, batch: Any, key: jax.Array) -> jax.Array:
         y, _ = batch
-        parts = jnp.stack([y @ P.T for P in folds])
+        parts = y @ jax.lax.optimization_barrier(folds)
         k = jax.random.randint(key, (), 0, FOLDS)
         rest = (parts.sum(axis=0) - parts[k]) / (FOLDS - 1)
         return mean_square(reconstruct(model, rest) - parts[k])
 
     pairs = list(combinations(range(FOLDS), 2)) if method == "sparse2inverse" else []
-    inputs = jnp.stack([_part(s, p) for p in pairs] or [s.B])
+    inputs = jnp.stack([_part(s, p).T for p in pairs] or [Bt])
     others = jnp.asarray([~np.isin(s.groups(), p) for p in pairs], jnp.float32)
 
     def sparse2inverse(model: UNet, batch: Any, key: jax.Array) -> jax.Array:
         y, _ = batch
         k = jax.random.randint(key, (), 0, len(pairs))
-        r = reconstruct(model, y @ inputs[k].T) @ A.T - y
+        r = reconstruct(model, y @ jax.lax.optimization_barrier(inputs)[k]) @ matrices()[0] - y
         return 2 * mean_square(r * others[k])
 
     return {"noise2inverse": noise2inverse, "sparse2inverse": sparse2inverse}.get(method, loss)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from fem_apps.inverse.baselines import best_total_variation, lmmse, psnr, ssim
 from fem_apps.inverse.image_pictures import Panel, panels
@@ -26,7 +27,9 @@ def report(
     y, x = (np.asarray(a, float) for a in data["test"])
     A = np.asarray(s.A, float)
     images["fbp"] = fbp(y, s.size, s.geometry)
-    images["tv"], images["tv, oracle"] = best_total_variation(A, y, case.noise.intensity, x)
+    images["tv"], images["tv, oracle"] = best_total_variation(
+        sp.csr_matrix(A), y, case.noise.intensity, x
+    )
     images["lmmse, clean images"] = lmmse(
         A, np.asarray(data["train"][1], float), s.noise.covariance + 1e-6 * np.eye(len(A))
     )(y)
@@ -65,10 +68,9 @@ def report(
 
 
 def residual_law(residual: np.ndarray, s: Setting) -> dict[str, float]:
-    """How far A f - y looks like the noise: its variance and lag-one correlation along the
-    detector.
+    """How far A f - y looks like the noise: 1 where A f = A x.
 
-    Both are ratios to those of the law: 1 for a perfect reconstruction.
+    Its variance, and its covariance with the next detector, over those of the law.
     """
     K, J = s.geometry.shape
     r = residual.reshape(-1, K, J)

@@ -37,8 +37,14 @@ class ImagePrior(Table):
     seed: int = Field(0, ge=0, description="of images, weights and batches")
 
 
+def training_images(prior: ImagePrior) -> np.ndarray:
+    """The images that a prior learns, shape (images, size, size), float32."""
+    return make_images(prior.family, prior.images, prior.size, prior.seed).astype(np.float32)
+
+
 def trained_denoiser(
     prior: ImagePrior,
+    images: np.ndarray,
     *,
     progress: Callable[[float, str], None] | None = None,
     state_file: Path | None = None,
@@ -46,12 +52,18 @@ def trained_denoiser(
 ) -> tuple[score.Denoiser, Path]:
     """The denoiser of a prior, and the file that holds its weights. On one rank.
 
+    Args:
+        prior: what is learnt.
+        images: its `training_images`.
+        progress: see `fit`.
+        state_file: see `fit`.
+        stop: see `fit`.
+
     Raises:
         ValueError: the network does not fit the size of the images.
         Interrupted, SolveError: see `fit`.
     """
     check_size(prior.network, prior.size)
-    images = make_images(prior.family, prior.images, prior.size, prior.seed).astype(np.float32)
     model = score.new_denoiser(prior.network, images, prior.seed)
 
     def train() -> Any:
