@@ -197,7 +197,7 @@ def _denoiser(case: Case, run: Any, images: np.ndarray | None) -> tuple[Any, str
 
     from fem_apps.surrogates import score, weights
     from fem_apps.surrogates.score_training import trained_denoiser
-    from fem_apps.surrogates.unet import UNet
+    from fem_apps.surrogates.unet import new_unet
 
     def make() -> tuple[float, float, str, bytes]:
         model, path = trained_denoiser(
@@ -210,7 +210,7 @@ def _denoiser(case: Case, run: Any, images: np.ndarray | None) -> tuple[Any, str
         return model.mean, model.sd, str(path), weights.to_bytes(model)
 
     mean, sd, path, data = on_rank_zero(run.comm, make)
-    net = UNet(case.prior.network, 1, 1, jax.random.key(0), width=score.LEVEL_FEATURES)
+    net = new_unet(case.prior.network, 1, 1, jax.random.key(0), score.LEVEL_FEATURES)
     return weights.from_bytes(score.Denoiser(net, mean, sd, case.prior.size), data), path
 
 
@@ -238,27 +238,19 @@ def run(case: Case, run: Any) -> dict[str, object]:
         x = x.reshape(case.images, -1)
         rng = np.random.default_rng([case.seed, 1])
         y = x @ A.dense.T + case.noise * rng.normal(size=(case.images, A.shape[0]))
-    samples = {}
     grid = levels(case.sampler.steps, case.sampler.largest, case.sampler.smallest)
     with run.phase("sampling"), same_error(comm):
-        mine = range(comm.rank, case.images, comm.size)
-        for k, i in enumerate(mine):
-
-            def progress(fraction: float, text: str, k: int = k) -> None:
-                run.progress.update((k + fraction) / len(mine), text)
-
-            sampler = make_sampler(case.sampler, denoise, A, y[i], case.noise)
-            samples[i] = sample(
-                sampler,
-                grid,
-                case.sampler.chains,
-                A.shape[1],
-                case.seed * 100003 + i,
-                progress=progress,
-                stop=lambda: run.signalled,
-            )
+        mine = list(range(comm.rank, case.images, comm.size))
+        rows = np.repeat(y[mine], case.sampler.chains, axis=0)
+        found = sample(
+            make_sampler(case.sampler, denoise, A, rows, case.noise),
+            *(grid, case.sampler.chains, A.shape[1]),
+            [case.seed * 100003 + i for i in mine],
+            progress=run.progress.update,
+            stop=lambda: run.signalled,
+        )
     everything: dict[int, np.ndarray] = {}
-    for part in comm.gather(samples) or ():
+    for part in comm.gather(dict(zip(mine, found, strict=True))) or ():
         everything |= part
     with run.phase("baselines"):
 

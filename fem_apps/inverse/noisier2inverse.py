@@ -160,10 +160,10 @@ def train(
 
     from fem_apps.surrogates import weights
     from fem_apps.surrogates.training import fit
-    from fem_apps.surrogates.unet import UNet
+    from fem_apps.surrogates.unet import new_unet
 
     # the same first weights for every method: they are compared
-    model = UNet(case.network, 1, 1, jax.random.key(case.seed))
+    model = new_unet(case.network, 1, 1, jax.random.key(case.seed))
     loss = make_loss(method, s)
     best = state_file.with_suffix(".best.npz") if state_file is not None else None
     held_out = data["validation"] if method in SUPERVISED else (data["validation"][0], np.zeros(0))

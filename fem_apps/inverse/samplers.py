@@ -14,7 +14,7 @@ affine, and its exact law follows. Samplers of posteriors: `samplers_linear`, `s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -114,28 +114,36 @@ def sample(
     grid: np.ndarray,
     chains: int,
     size: int,
-    seed: int,
+    seeds: Sequence[int],
     *,
     progress: Callable[[float, str], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> np.ndarray:
-    """Samples, shape (chains, size); those of a seed, whatever runs beside them.
+    """Samples of each seed, shape (seeds, chains, size), whatever the other seeds.
+
+    The sampler sees them all as rows (seeds * chains, size), the chains of a seed together.
 
     Raises:
         SolveError: a sample is not finite.
         Interrupted: `stop` said so.
     """
-    key = jax.random.key(seed)
+    if not seeds:
+        return np.zeros((0, chains, size))
+    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
+
+    def normal(number: jax.Array | int, arrays: int) -> jax.Array:
+        def one(key: jax.Array) -> jax.Array:
+            key = jax.random.fold_in(key, number)
+            return jax.random.normal(key, (arrays, chains, size), jnp.float64)
+
+        xi = jax.vmap(one)(keys)
+        return jnp.moveaxis(xi, 0, 1).reshape(arrays, len(seeds) * chains, size)
 
     @jax.jit
     def step(x: jax.Array, a: jax.Array, b: jax.Array, number: jax.Array) -> jax.Array:
-        xi = jax.random.normal(
-            jax.random.fold_in(key, number), (sampler.noises, chains, size), jnp.float64
-        )
-        return sampler.step(x, a, b, xi)
+        return sampler.step(x, a, b, normal(number, sampler.noises))
 
-    first = jax.random.normal(jax.random.fold_in(key, len(grid)), (chains, size), jnp.float64)
-    x = grid[0] * first
+    x = grid[0] * normal(len(grid), 1)[0]
     for k in range(len(grid) - 1):
         x = step(x, grid[k], grid[k + 1], k)
         if progress is not None:
@@ -149,4 +157,4 @@ def sample(
             "a sample is not finite",
             advice="more steps, a smaller guidance, or another sampler",
         )
-    return np.asarray(x)
+    return np.asarray(x).reshape(len(seeds), chains, size)

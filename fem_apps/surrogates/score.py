@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fem_apps.surrogates.unet import Network, UNet
+from fem_apps.surrogates.unet import Network, UNet, new_unet
 
 LEVEL_FEATURES = 64
 LOG_MEAN, LOG_STD = -1.2, 1.2
@@ -48,7 +48,7 @@ class Denoiser(eqx.Module):
 
 def new_denoiser(network: Network, images: np.ndarray, seed: int) -> Denoiser:
     """An untrained denoiser for images of shape (n, size, size)."""
-    unet = UNet(network, 1, 1, jax.random.key(seed), width=LEVEL_FEATURES)
+    unet = new_unet(network, 1, 1, jax.random.key(seed), LEVEL_FEATURES)
     return Denoiser(unet, float(images.mean()), float(images.std()), images.shape[-1])
 
 

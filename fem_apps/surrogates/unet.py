@@ -152,6 +152,12 @@ class UNet(eqx.Module):
         return h.reshape(n, size, size, -1)
 
 
+@eqx.filter_jit
+def new_unet(network: Network, into: int, out: int, key: jax.Array, width: int = 0) -> UNet:
+    """An untrained `UNet`; its weights are drawn in one compiled function."""
+    return UNet(network, into, out, key, width=width)
+
+
 def check_size(network: Network, size: int) -> None:
     """Whether images of this size can be halved as often as the network does.
 

@@ -90,11 +90,17 @@ def test_law_for_a_gaussian_prior(name):
 def test_samples_have_that_law():
     """10^5 independent scalars agree within Monte-Carlo error."""
     N = 10**5
-    out = sample(make("moment-matching"), levels(20), N, 1, seed=1)[:, 0]
+    out = sample(make("moment-matching"), levels(20), N, 1, [1])[0, :, 0]
     assert abs(out.mean() - 1.599800) < 4 * np.sqrt(0.4923 / N)
     assert abs(out.var() / 0.492284 - 1) < 4 * np.sqrt(2 / N)
-    other = sample(make("moment-matching"), levels(20), N, 1, seed=2)[:, 0]
+    other = sample(make("moment-matching"), levels(20), N, 1, [2])[0, :, 0]
     assert abs(np.corrcoef(out, other)[0, 1]) < 4 / np.sqrt(N)
+
+
+def test_samples_of_a_seed_do_not_depend_on_others():
+    step = make("ancestral")
+    both = sample(step, levels(10), 3, 1, [5, 6])
+    np.testing.assert_array_equal(both[1], sample(step, levels(10), 3, 1, [6])[0])
 
 
 def problem(seed=0, noise=0.3):
@@ -127,7 +133,7 @@ def test_moment_matching_score_is_exact_for_gaussian_priors():
 def test_ddnm_is_consistent_to_rounding_and_no_posterior():
     prior, A, _, _ = problem()
     y = A.dense @ np.ones(10)
-    out = sample(samplers_linear.ddnm(prior, A, y), levels(50), 4, 10, seed=0)
+    out = sample(samplers_linear.ddnm(prior, A, y), levels(50), 4, 10, [0])[0]
     assert np.abs(out @ A.dense.T - y).max() < 1e-13
 
 
@@ -168,7 +174,7 @@ def test_posterior_of_ten_unknowns(name):
         ),
         "dps": lambda: guided.dps(prior, A, y, zeta=0.3),
     }[name]()
-    out = sample(sampler, levels(100, smallest=0.02), 2000, 10, seed=3)
+    out = sample(sampler, levels(100, smallest=0.02), 2000, 10, [3])[0]
     error = np.linalg.norm(out.mean(axis=0) - exact.mean) / np.sqrt(np.trace(exact.covariance))
     assert error < {"moment-matching": 0.05, "gibbs": 0.3, "dps": 1.0, "langevin": 0.3}[name]
     if name == "moment-matching":
@@ -180,5 +186,5 @@ def test_nonlinear_operators_are_refused_where_singular_values_are_needed():
     with pytest.raises(CaseError, match="not linear"):
         samplers_linear.ddrm(PRIOR, square, Y, NOISE)
     # and taken where a derivative is enough
-    out = sample(samplers_guided.dps(PRIOR, square, Y), levels(20), 3, 1, seed=0)
+    out = sample(samplers_guided.dps(PRIOR, square, Y), levels(20), 3, 1, [0])
     assert np.isfinite(out).all()
