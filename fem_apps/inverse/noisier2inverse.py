@@ -86,7 +86,7 @@ class Case(AnyCase):
         default_factory=lambda: Network(channels=(32, 64, 64)), description="the U-Net"
     )
     training: Training = Field(
-        default_factory=lambda: Training(steps=600, batch=16, rate=2e-3, average=0.99),
+        default_factory=lambda: Training(steps=300, batch=16, rate=2e-3, average=0.98),
         description="of each method",
     )
     output: Output = Field(default_factory=Output, description="what is written")
