@@ -121,23 +121,38 @@ def _set(raw: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text  # a bare word is a string
-    *tables, last = key.strip().split(".")
+    put(raw, key.strip(), value, f"--set {override!r}")
+
+
+def put(raw: dict[str, Any], key: str, value: Any, said: str) -> None:
+    """Set `table.key` of the raw tables; a number in the key is a place in a list.
+
+    Args:
+        raw: the tables, changed.
+        key: such as "time.end" or "diffusion.0.exponent".
+        value: as TOML would give it.
+        said: what the user said, for the message.
+
+    Raises:
+        CaseError: there is no such place.
+    """
+    *tables, last = key.split(".")
     node: Any = raw
     for name in tables:
         is_list = isinstance(node, list)
-        node = _entry(node, name, override) if is_list else node.setdefault(name, {})
+        node = _entry(node, name, said) if is_list else node.setdefault(name, {})
         if not isinstance(node, dict | list):
-            raise CaseError(f"--set {override!r}: {name!r} is a value, not a table")
+            raise CaseError(f"{said}: {name!r} is a value, not a table")
     if isinstance(node, list):
-        _entry(node, last, override)
+        _entry(node, last, said)
         node[int(last)] = value
     else:
         node[last] = value
 
 
-def _entry(node: list[Any], name: str, override: str) -> Any:
+def _entry(node: list[Any], name: str, said: str) -> Any:
     if not name.isdigit() or int(name) >= len(node):
-        raise CaseError(f"--set {override!r}: {name!r} is not an index from 0 to {len(node) - 1}")
+        raise CaseError(f"{said}: {name!r} is not an index from 0 to {len(node) - 1}")
     return node[int(name)]
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fem_apps import __version__
+from fem_apps import __version__, cli_sweep
 from fem_apps.errors import FemAppsError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+cli_sweep.register(app)
 log = logging.getLogger(__name__)
 
 # seconds that a rank with an error waits for the others to have the same one
@@ -89,7 +90,7 @@ def _end_all_ranks() -> None:
         mpi.COMM_WORLD.Abort(1)
 
 
-def _use_scalars_of(kind: str) -> None:
+def use_scalars_of(kind: str) -> None:
     """Start again with the complex PETSc where the kind needs it: Python's start chooses it."""
     from fem_apps.case import KINDS
     from fem_apps.compat import complex_environment
@@ -115,13 +116,16 @@ def _use_scalars_of(kind: str) -> None:
     os.execve(sys.executable, sys.orig_argv, {**os.environ, **found, "FEM_APPS_SCALAR": "complex"})
 
 
-def _log_to_terminal(verbose: bool) -> None:
+def log_to_terminal(verbose: bool, only: str = "fem_apps") -> None:
+    """Show what the package logs, or a part of it, on rank 0's terminal."""
     from fem_apps.output.progress import terminal_handler
 
     logger = logging.getLogger("fem_apps")
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
     logger.propagate = False
-    logger.addHandler(terminal_handler(verbose) if _rank() == 0 else logging.NullHandler())
+    handler = terminal_handler(verbose) if _rank() == 0 else logging.NullHandler()
+    handler.addFilter(logging.Filter(only))
+    logger.addHandler(handler)
 
 
 @app.callback(invoke_without_command=True)
@@ -157,7 +161,7 @@ def run(
     from fem_apps.case import application, read, validate
 
     raw = read(case, overrides or ())
-    _use_scalars_of(raw["kind"])
+    use_scalars_of(raw["kind"])
     if petsc:
         import petsc4py
 
@@ -166,10 +170,12 @@ def run(
 
     from fem_apps.compat import remove_unfinished_forms
     from fem_apps.errors import Interrupted
+    from fem_apps.mpi import end_with_launcher
     from fem_apps.output.folder import close_run, open_run
 
     comm = MPI.COMM_WORLD
-    _log_to_terminal(verbose)
+    end_with_launcher()
+    log_to_terminal(verbose)
     if comm.rank == 0:
         remove_unfinished_forms()
     checked = validate(raw, str(case))
@@ -234,7 +240,7 @@ def mesh(
     from fem_apps import meshing
     from fem_apps.case import parse_table, read
 
-    _log_to_terminal(False)
+    log_to_terminal(False)
     folder = Path(".")
     if source.endswith(".toml"):
         raw = read(source, [f"mesh.{o}" for o in overrides or ()])
@@ -262,7 +268,7 @@ def plot(run: Annotated[Path, typer.Argument(help="A run folder.", show_default=
     from fem_apps.errors import CaseError
     from fem_apps.output.pictures import draw
 
-    _log_to_terminal(False)
+    log_to_terminal(False)
     if not (run / "summary.json").is_file():
         raise CaseError(f"{run} is not a run folder: it has no summary.json")
     for note in draw(run):

@@ -91,6 +91,15 @@ def remove_unfinished_forms(age: float = 60.0) -> None:
                 lock.unlink()
 
 
+def patient_compilation(seconds: int = 300) -> None:
+    """Let a process wait so long for another one that compiles the same form, instead of 10 s."""
+    import dolfinx.jit
+
+    options = dolfinx.jit.DOLFINX_DEFAULT_JIT_OPTIONS
+    if "timeout" in options:
+        options["timeout"] = (seconds, options["timeout"][1])
+
+
 def has_module(name: str) -> bool:
     """Whether a module can be imported, without importing it."""
     return importlib.util.find_spec(name) is not None

@@ -41,6 +41,20 @@ def lines(model: type[BaseModel], indent: int = 0, seen: tuple[type, ...] = ()) 
             yield from lines(table, indent + 1, (*seen, table))
 
 
+def meaning(model: Any, key: str) -> str:
+    """The description of a key such as "time.end", empty where there is none."""
+    at, field = [model], None
+    for name in key.split("."):
+        if name.isdigit():
+            continue
+        fields = [m.model_fields[name] for m in at if name in m.model_fields]
+        if not fields:
+            return ""
+        field = fields[0]
+        at = [t for f in fields for t in _tables(f.annotation)]
+    return (field.description if field is not None else None) or ""
+
+
 def _show(value: Any) -> str:
     if isinstance(value, BaseModel):
         return "{}"

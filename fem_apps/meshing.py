@@ -10,8 +10,9 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -25,7 +26,7 @@ from fem_apps.mesh_cache import cache_folder, read_cache, write_cache
 from fem_apps.mesh_checks import check, edge_cotangents, jacobians
 from fem_apps.mesh_meshio import read_meshio
 from fem_apps.mesh_raw import SHAPES, RawMesh
-from fem_apps.mpi import extremes, on_rank_zero, total
+from fem_apps.mpi import extremes, on_rank_zero, shared, total
 
 if TYPE_CHECKING:
     from dolfinx.mesh import Mesh, MeshTags
@@ -101,7 +102,7 @@ class MeshCase(Table):
                 )
             try:
                 mesh_gmsh.check_parameters(
-                    geometries()[self.geometry].read_text(),
+                    _text(self.geometry),
                     self.parameters,
                     f"geometry {self.geometry!r}",
                 )
@@ -127,6 +128,17 @@ class MeshData:
     facet_tags: MeshTags | None
     names: dict[str, tuple[int, int]]
     lattice: tuple[tuple[float, ...], ...] = ()
+    _made: dict[str, tuple[Hashable, Any]] = field(default_factory=dict, repr=False, compare=False)
+
+    def once[T](self, name: str, make: Callable[[], T], key: Hashable = None) -> T:
+        """What `make()` gives, kept with the mesh until it is asked for with another key.
+
+        In a sweep, cases with the same mesh share it: spaces, matrices, factors that depend on the
+        mesh and on `key` alone. Collective if `make` is. What is shared must never be changed.
+        """
+        if name not in self._made or self._made[name][0] != key:
+            self._made[name] = (key, make())
+        return self._made[name][1]
 
     def tag(self, name: str, dim: int) -> int:
         """The tag of a part of dimension `dim`, by its name, or by its number where it has no name.
@@ -143,9 +155,15 @@ class MeshData:
         raise CaseError(f"the mesh has no {kind} named {name!r}; it has: {known}")
 
 
+@cache
 def geometries() -> dict[str, Path]:
     """The packaged geometries by name."""
     return {p.stem: p for p in sorted((Path(__file__).parent / "meshes").glob("*.geo"))}
+
+
+@cache
+def _text(geometry: str) -> str:
+    return geometries()[geometry].read_text()
 
 
 def build(comm: MPI.Comm, case: MeshCase, folder: Path = Path(".")) -> MeshData:
@@ -163,6 +181,12 @@ def build(comm: MPI.Comm, case: MeshCase, folder: Path = Path(".")) -> MeshData:
     Raises:
         CaseError: on every rank, whatever is wrong with the geometry, its parameters or the file.
     """
+    return shared(
+        comm, ("mesh", case.model_dump_json(), folder), lambda: _build(comm, case, folder)
+    )
+
+
+def _build(comm: MPI.Comm, case: MeshCase, folder: Path) -> MeshData:
     import dolfinx.mesh  # noqa: F401  starts PETSc, a collective: never on rank 0 alone below
 
     found: list[RawMesh] = []

@@ -30,6 +30,22 @@ CONTINUABLE = ("title", "time", "output")
 
 
 @dataclass
+class Stop:
+    """A request to stop: the number of the signal that came, 0 for none."""
+
+    signal: int = 0
+
+    def listen(self) -> None:
+        """Take SIGTERM and SIGINT as the request from now on. On the main thread."""
+
+        def stop(number: int, frame: Any) -> None:
+            self.signal = number
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+
+
+@dataclass
 class Run:
     """What an application gets besides its case.
 
@@ -49,7 +65,7 @@ class Run:
     _phases: dict[str, float] = field(default_factory=dict)
     _begun: float = field(default_factory=time.perf_counter)
     _earlier: float = 0.0
-    _signal: int = 0
+    _stop: Stop = field(default_factory=Stop)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -69,17 +85,31 @@ class Run:
     @property
     def signalled(self) -> bool:
         """Whether this rank got SIGTERM or SIGINT, for loops that one rank runs alone."""
-        return bool(self._signal)
+        return bool(self._stop.signal)
 
     def asked_to_stop(self) -> bool:
         """Whether any rank got SIGTERM or SIGINT. Collective."""
-        return bool(self.comm.allreduce(self._signal, op=MPI.MAX))
+        return bool(self.comm.allreduce(self._stop.signal, op=MPI.MAX))
 
 
 def open_run(
-    comm: MPI.Comm, case: Case, folder: Path, *, overwrite: bool = False, restart: bool = False
+    comm: MPI.Comm,
+    case: Case,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    restart: bool = False,
+    stop: Stop | None = None,
 ) -> Run:
     """Make or reopen the run folder of a case. Collective.
+
+    Args:
+        comm: communicator of the run.
+        case: what is run.
+        folder: the run folder.
+        overwrite: replace an existing run folder.
+        restart: continue an interrupted run.
+        stop: of a caller that runs many cases: it listens to signals and shows progress.
 
     Raises:
         CaseError: the folder exists and neither `overwrite` nor `restart` is given, it is no run
@@ -91,13 +121,10 @@ def open_run(
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handler.setLevel(logging.INFO)
         logging.getLogger("fem_apps").addHandler(handler)
-    run = Run(comm, folder, restart, Progress(comm), _earlier=earlier)
-
-    def stop(number: int, frame: Any) -> None:
-        run._signal = number
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    progress = Progress(comm, quiet=stop is not None)
+    run = Run(comm, folder, restart, progress, _earlier=earlier, _stop=stop or Stop())
+    if stop is None:
+        run._stop.listen()
     return run
 
 

@@ -17,8 +17,8 @@ EVERY = 10.0
 class Progress:
     """Shows a fraction from 0 to 1 with a short text; silent on other ranks."""
 
-    def __init__(self, comm: MPI.Comm) -> None:
-        self._on = comm.rank == 0
+    def __init__(self, comm: MPI.Comm, *, quiet: bool = False) -> None:
+        self._on = comm.rank == 0 and not quiet
         self._bar: Any = None
         self._task: Any = None
         self._begun = self._last = time.monotonic()

@@ -7,6 +7,7 @@ import math
 import platform
 import sys
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -44,15 +45,20 @@ def write_summary(path: str | Path, summary: Mapping[str, Any]) -> None:
     Raises:
         CaseError: the file cannot be written.
     """
-    not_finite: dict[str, str] = {}
-    plain = _plain(summary, "", not_finite)
-    if not_finite:
-        plain["not_finite"] = not_finite
-    text = json.dumps(plain, indent=2, allow_nan=False) + "\n"
+    text = json.dumps(plain_values(summary), indent=2, allow_nan=False) + "\n"
     try:
         write_whole(Path(path), text.encode())
     except OSError as e:
         raise CaseError(f"cannot write {path}: {e}") from None
+
+
+def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as JSON has them; see `write_summary`."""
+    not_finite: dict[str, str] = {}
+    plain = _plain(values, "", not_finite)
+    if not_finite:
+        plain["not_finite"] = not_finite
+    return plain
 
 
 def read_summary(path: str | Path) -> dict[str, Any]:
@@ -76,12 +82,7 @@ def versions() -> dict[str, str]:
     """
     from fem_apps import __version__
 
-    found = {"fem_apps": __version__, "python": platform.python_version()}
-    for name, distribution in PACKAGES.items():
-        try:
-            found[name] = version(distribution)
-        except PackageNotFoundError:
-            continue
+    found = {"fem_apps": __version__, **_packages()}
     if "petsc4py.PETSc" in sys.modules:
         from petsc4py import PETSc
 
@@ -93,6 +94,17 @@ def versions() -> dict[str, str]:
         from mpi4py import MPI
 
         found["mpi"] = MPI.Get_library_version().rstrip("\0").splitlines()[0].split(",")[0].strip()
+    return found
+
+
+@cache
+def _packages() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name, distribution in PACKAGES.items():
+        try:
+            found[name] = version(distribution)
+        except PackageNotFoundError:
+            continue
     return found
 
 

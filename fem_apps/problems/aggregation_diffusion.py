@@ -184,7 +184,7 @@ def set_up(
         CaseError: data that do not fit the mesh.
     """
     scheme = scheme or EdgeScheme()
-    graph = node_graph.build(data.mesh, data.lattice)
+    graph = data.once("node graph", lambda: node_graph.build(data.mesh, data.lattice))
     comm, x = graph.comm, graph.x
     initial = FromExpression(type="expression", expression=rho0) if isinstance(rho0, str) else rho0
     rho = initial_density(initial, graph, seed, find)
@@ -198,14 +198,19 @@ def set_up(
     source = _source(graph, problem.source) if problem.source is not None else None
     convolution = None
     if problem.interaction:
-        convolution = make_convolution(
-            comm,
-            read_tables(comm, problem.interaction, find),
-            x,
-            spacing=graph.spacing,
-            lattice=graph.lattice,
-            stiffness=graph.stiffness,
-            mass=graph.mass,
+        kernels = tuple(read_tables(comm, problem.interaction, find))
+        convolution = data.once(
+            "convolution",
+            lambda: make_convolution(
+                comm,
+                kernels,
+                x,
+                spacing=graph.spacing,
+                lattice=graph.lattice,
+                stiffness=graph.stiffness,
+                mass=graph.mass,
+            ),
+            key=kernels,
         )
     data_of = (graph, Internal(tuple(problem.diffusion)), V, convolution)
     mass = graph.integral(rho)

@@ -1,0 +1,1 @@
+"""Many cases: which ones (`plan`), their `record`, running them (`run`), their `table`."""
