@@ -66,10 +66,8 @@ def _draw(folder: Path, setting: Setting, arrays: dict[str, np.ndarray]) -> None
     if "mean" in arrays:
         first.append(Panel("posterior mean", setting.image(arrays["mean"])))
     rows.append(first)
-    second = [
-        Panel("standard deviation, Laplace", setting.image(arrays["laplace_std"]), "std", "magma")
-    ]
+    second = [Panel("std, Laplace", setting.image(arrays["laplace_std"]), "std", "magma")]
     if "std" in arrays:
-        second.append(Panel("chains", setting.image(arrays["std"]), "std", "magma"))
+        second.append(Panel("std, chains", setting.image(arrays["std"]), "std", "magma"))
     rows.append(second)
     panels(folder / "posterior.png", rows, "log-conductivity")
