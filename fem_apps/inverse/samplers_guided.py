@@ -55,9 +55,17 @@ def pigdm(
 
 
 def conjugate_gradients(
-    H: Callable[[jax.Array], jax.Array], b: jax.Array, iterations: int, tolerance: float
+    H: Callable[[jax.Array], jax.Array],
+    b: jax.Array,
+    iterations: int,
+    tolerance: float,
+    floor: float = 0.0,
 ) -> jax.Array:
-    """Solve H w = b row by row, shapes (batch, m); a row stops at negative curvature."""
+    """Solve H w = b row by row, shapes (batch, m), H >= floor.
+
+    The Jacobian of a trained denoiser is neither symmetric nor definite: a row whose curvature falls
+    below the floor, which no posterior covariance can, stops there.
+    """
 
     def dot(u: jax.Array, v: jax.Array) -> jax.Array:
         return jnp.sum(u * v, axis=-1, keepdims=True)
@@ -72,7 +80,7 @@ def conjugate_gradients(
         k, w, r, p, rr, alive = state
         Hp = H(p)
         curvature = dot(p, Hp)
-        alive = alive & (curvature > 0) & (rr > limit)
+        alive = alive & (curvature > 0.999 * floor * dot(p, p)) & (rr > limit)
         t = jnp.where(alive, rr / jnp.where(alive, curvature, 1.0), 0.0)
         w, r = w + t * p, r - t * Hp
         new = dot(r, r)
@@ -104,7 +112,7 @@ def moment_matching(
         def H(w: jax.Array) -> jax.Array:
             return a**2 * A(pull(At(w))[0]) + noise**2 * w
 
-        w = conjugate_gradients(H, target - A(x0), iterations, tolerance)
+        w = conjugate_gradients(H, target - A(x0), iterations, tolerance, noise**2)
         return ancestral_step(x, x0, a, b, xi[0]) + (a**2 - b**2) * pull(At(w))[0]
 
     return Sampler("moment-matching", step)
