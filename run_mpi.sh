@@ -159,7 +159,7 @@ if [ -z "$suite" ] && own_python; then
     venv=
     if ! python3 -c 'import sys
 from importlib.util import find_spec as f
-sys.exit(not all(map(f, ("typer", "rich", "pydantic", "jax", "equinox", "diffrax", "finufft", "pyvista", "meshio", "gmsh", "cvxpy", "sklearn", "pyarrow"))))'; then
+sys.exit(not all(map(f, ("typer", "rich", "pydantic", "jax", "equinox", "diffrax", "finufft", "pyvista", "meshio", "gmsh", "cvxpy", "sklearn", "pyarrow", "trame_vtk"))))'; then
         venv=$cache/venv-own-$( { python3 -c 'import sys; print(sys.prefix, sys.version)'; python_requirements; cat "$project/constraints.txt"; } | digest)
     fi
     path=$PATH

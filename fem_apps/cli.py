@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fem_apps import __version__, cli_sweep
+from fem_apps import __version__, cli_pictures, cli_sweep
 from fem_apps.errors import FemAppsError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+cli_pictures.register(app)
 cli_sweep.register(app)
 log = logging.getLogger(__name__)
 
@@ -260,21 +261,6 @@ def mesh(
 
         with XDMFFile(MPI.COMM_WORLD, out, "w") as f:
             f.write_mesh(data.mesh)
-
-
-@app.command()
-def plot(run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]) -> None:
-    """Draw the pictures of a run again."""
-    from fem_apps.errors import CaseError
-    from fem_apps.output.pictures import draw
-
-    log_to_terminal(False)
-    if not (run / "summary.json").is_file():
-        raise CaseError(f"{run} is not a run folder: it has no summary.json")
-    for note in draw(run):
-        typer.echo(note)
-    for picture in sorted(p for p in run.iterdir() if p.suffix in (".png", ".gif")):
-        typer.echo(str(picture))
 
 
 @app.command()

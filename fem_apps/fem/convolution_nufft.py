@@ -90,6 +90,33 @@ class FourierPass:
 
 
 @dataclass(frozen=True)
+class FourierBank:
+    """Several kernels apart with one transform of the masses. Collective when called.
+
+    `passes` have the modes of the greatest of them; `symbols` (kernels, modes) are theirs.
+    """
+
+    whole: FourierPass
+    symbols: tuple[np.ndarray, ...]
+
+    def __call__(self, b: np.ndarray) -> np.ndarray:
+        """Owned masses (n_owned,) to owned potentials (n_owned, kernels)."""
+        one = self.whole
+        out = np.empty((len(b), len(self.symbols)))
+        if len(b):
+            modes = one.plan.execute(b * one.phase).reshape(one.symbol.shape)
+        else:
+            modes = np.zeros(one.symbol.shape, dtype=complex)
+        if one.comm.size > 1:
+            modes = np.ascontiguousarray(modes)
+            one.comm.Allreduce(MPI.IN_PLACE, modes.view(float), op=MPI.SUM)
+        for k, symbol in enumerate(self.symbols if len(b) else ()):
+            back = one.plan.execute_adjoint(modes * symbol)
+            out[:, k] = one.phase.real * back.real + one.phase.imag * back.imag
+        return out
+
+
+@dataclass(frozen=True)
 class _Component:
     symbol: Symbol  # what multiplies the modes, 0 <= |k| <= k_max
     sign_symbol: Symbol  # the same away from k = 0, free of the window
@@ -97,7 +124,21 @@ class _Component:
     noise: float = 0.0
 
 
-def fourier_pass(nodes: Nodes, kernels: Sequence[Kernel], tol: float, threads: int) -> FourierPass:
+def fourier_bank(
+    nodes: Nodes, kernels: Sequence[Kernel], tol: float, threads: int = 1
+) -> FourierBank:
+    """The kernels apart, on common modes: see `fourier_pass`. Collective."""
+    symbols: list[np.ndarray] = []
+    return FourierBank(fourier_pass(nodes, kernels, tol, threads, symbols), tuple(symbols))
+
+
+def fourier_pass(
+    nodes: Nodes,
+    kernels: Sequence[Kernel],
+    tol: float,
+    threads: int,
+    symbols: list[np.ndarray] | None = None,
+) -> FourierPass:
     """Plans, phases and symbol of the sum of some radial kernels. Collective.
 
     Args:
@@ -105,6 +146,7 @@ def fourier_pass(nodes: Nodes, kernels: Sequence[Kernel], tol: float, threads: i
         kernels: Gaussian, power, log, exponential, Yukawa, Morse or tabulated.
         tol: relative accuracy of the transforms.
         threads: OpenMP threads of FINUFFT on this rank.
+        symbols: if given, every kernel's own symbol is appended.
 
     Raises:
         CaseError: a kernel that is not integrable or does not fit the torus; too many modes.
@@ -131,6 +173,10 @@ def fourier_pass(nodes: Nodes, kernels: Sequence[Kernel], tol: float, threads: i
     symbol = np.zeros(shape)
     for part in parts:
         symbol += part.symbol(k)
+    if symbols is not None:
+        scale = np.full(shape[:1] + (1,) * (dim - 1), 2 / abs(np.linalg.det(box)))
+        scale[0] /= 2
+        symbols += [scale * part.symbol(k) for part in parts]
     if len(nodes.lattice) == dim:
         away = np.unique(k[k > 0])
     else:

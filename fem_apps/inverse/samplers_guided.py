@@ -63,8 +63,8 @@ def conjugate_gradients(
 ) -> jax.Array:
     """Solve H w = b row by row, shapes (batch, m), H >= floor.
 
-    The Jacobian of a trained denoiser is neither symmetric nor definite: a row whose curvature falls
-    below the floor, which no posterior covariance can, stops there.
+    The Jacobian of a trained denoiser is neither symmetric nor definite: where the curvature falls
+    below the floor, which no covariance can, a row stops.
     """
 
     def dot(u: jax.Array, v: jax.Array) -> jax.Array:

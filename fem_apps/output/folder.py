@@ -66,6 +66,7 @@ class Run:
     _begun: float = field(default_factory=time.perf_counter)
     _earlier: float = 0.0
     _stop: Stop = field(default_factory=Stop)
+    _sync: bool = True
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -123,6 +124,7 @@ def open_run(
         logging.getLogger("fem_apps").addHandler(handler)
     progress = Progress(comm, quiet=stop is not None)
     run = Run(comm, folder, restart, progress, _earlier=earlier, _stop=stop or Stop())
+    run._sync = stop is None  # one among many is told to the disk by its record
     if stop is None:
         run._stop.listen()
     return run
@@ -158,6 +160,7 @@ def _prepare(case: Case, folder: Path, overwrite: bool, restart: bool) -> float:
     write_summary(
         folder / "summary.json",
         {"status": "interrupted", "kind": case.kind, "name": case.name, "metrics": {}},
+        sync=False,
     )
     return earlier
 
@@ -202,7 +205,7 @@ def close_run(
             "wall_time": {**run._phases, "total": run._earlier + total},
             "versions": versions(),
         }
-        write_summary(run.folder / "summary.json", summary)
+        write_summary(run.folder / "summary.json", summary, sync=run._sync)
         logger = logging.getLogger("fem_apps")
         for handler in list(logger.handlers):
             if isinstance(handler, logging.FileHandler):

@@ -52,17 +52,11 @@ def draw(folder: str | Path, *, seconds: float = SECONDS) -> list[str]:
 
 def _attempt(folder: Path, options: list[str], seconds: float) -> tuple[list[str], str | None]:
     """Notes of the drawing process, and what became of it if it did not finish."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHERS)}
-    environment.pop("DISPLAY", None)  # off screen; a display that does not answer would hang
-    environment["MPLBACKEND"] = "Agg"
-    environment["PYVISTA_OFF_SCREEN"] = "true"
-    root = str(Path(fem_apps.__file__).parents[1])
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "fem_apps.output.pictures", str(folder.resolve()), *options]
     try:
         done = subprocess.run(
             command,
-            env=environment,
+            env=child_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -80,6 +74,17 @@ def _attempt(folder: Path, options: list[str], seconds: float) -> tuple[list[str
         return [], f"crashed ({signal.Signals(-done.returncode).name})"
     last = done.stderr.strip().splitlines()[-1:] or ["no message"]
     return [], f"failed ({last[0][:200]})"
+
+
+def child_environment() -> dict[str, str]:
+    """Environment of a process that draws: no rank, no display."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHERS)}
+    environment.pop("DISPLAY", None)  # off screen; a display that does not answer would hang
+    environment["MPLBACKEND"] = "Agg"
+    environment["PYVISTA_OFF_SCREEN"] = "true"
+    root = str(Path(fem_apps.__file__).parents[1])
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
+    return environment
 
 
 def draw_here(folder: Path, *, with_pyvista: bool = True) -> list[str]:

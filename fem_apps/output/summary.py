@@ -36,18 +36,19 @@ PACKAGES = {
 }
 
 
-def write_summary(path: str | Path, summary: Mapping[str, Any]) -> None:
+def write_summary(path: str | Path, summary: Mapping[str, Any], *, sync: bool = True) -> None:
     """Write a summary, whole or not at all. On one rank.
 
     numpy scalars and arrays, paths and complex numbers ([real, imaginary]) are allowed. JSON has no
     NaN or infinity: those become null, and the key "not_finite" maps where each was to what it was.
+    `sync` as in `write_whole`.
 
     Raises:
         CaseError: the file cannot be written.
     """
     text = json.dumps(plain_values(summary), indent=2, allow_nan=False) + "\n"
     try:
-        write_whole(Path(path), text.encode())
+        write_whole(Path(path), text.encode(), sync=sync)
     except OSError as e:
         raise CaseError(f"cannot write {path}: {e}") from None
 

@@ -219,7 +219,8 @@ class Diagnostics:
             record.energy_increase = max(
                 record.energy_increase, (e.total - record.energy) / max(e.magnitude, 1e-300)
             )
-            record.first_order_steps += state.order == 1
+            # a continued run shows the state of its checkpoint again, as a step of length 0
+            record.first_order_steps += state.order == 1 and step.dt > 0
         record.energy = e.total
         record.newton_iterations += step.iterations
         record.rejected += step.rejected

@@ -19,8 +19,9 @@ from fem_apps.sweep.record import Halted, Outcome, Record
 from fem_apps.sweep.view import View
 
 TO_DESK, FROM_DESK = 1, 2
-# seconds: between looks at the mail; cases that are handed out at once should last as long
-NAP, BATCH = 0.01, 0.5
+# seconds: between looks at the mail; how long cases that are handed out at once should last;
+# between synchronisations of the record with the disk
+NAP, BATCH, SYNC = 0.02, 0.5, 5.0
 LARGEST = 64
 
 
@@ -34,16 +35,29 @@ class Desk:
         self._todo = deque(todo)
         self._lock = threading.Lock()
         self._wall, self._count, self._left = 0.0, 0, groups
+        self._synced, self._known = time.monotonic(), 0
         self._sent: list[MPI.Request] = []
         self.halt = ""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
-        if groups > 1 and MPI.Query_thread() == MPI.THREAD_MULTIPLE:
+        if MPI.Query_thread() == MPI.THREAD_MULTIPLE:
             self._thread.start()
 
     def _serve(self) -> None:
         while not self._over.wait(NAP):
             self.look()
+            self._sync()
+
+    def _sync(self) -> None:
+        """From time to time, and not under the lock: the disk may take long."""
+        now = time.monotonic()
+        if now - self._synced < SYNC or self._count == self._known:
+            return
+        self._synced, self._known = now, self._count
+        try:
+            self._record.sync()
+        except Halted as e:
+            self.halt = self.halt or str(e)
 
     def look(self) -> None:
         """Answer all mail that is there."""
@@ -135,7 +149,7 @@ class Counter:
         while not self._comm.iprobe(source=0, tag=FROM_DESK):
             if not wait:
                 return None
-            time.sleep(NAP / 10)
+            time.sleep(0.001)
         self._due = False
         cases: list[Point] = self._comm.recv(source=0, tag=FROM_DESK)
         return cases

@@ -128,35 +128,42 @@ class Record:
             raise
 
     def _open(self, plan: Plan, about: dict[str, Any]) -> None:
-        new = not self.path.exists() or self.path.stat().st_size == 0
-        if new:
-            strangers = [p.name for p in self.out.iterdir() if not p.name.startswith("sweep")]
-            if strangers and not files_in(self.out):
-                raise CaseError(f"{self.out} holds no sweep but {strangers[0]}: give another --out")
-        for other in files_in(self.out):
-            if other != self.path or not new:
-                _same_plan(other, plan)
+        known = files_in(self.out)
+        strangers = [p.name for p in self.out.iterdir() if not p.name.startswith("sweep")]
+        if strangers and not known:
+            raise CaseError(f"{self.out} holds no sweep but {strangers[0]}: give another --out")
+        for path in known:
+            _same_plan(path, plan)
+        if self.path not in known:
+            self._create(plan, about)
         # manual transactions; the desk's thread writes too, one at a time
         self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        if not new:
-            return
         self._db.execute("pragma journal_mode = wal")
-        # a killed process loses nothing; a dead node may lose the last moments, and its run
-        # folders, which are synchronised, give them back
+        # a killed process loses nothing; a dead node loses what came after the last `sync`
         self._db.execute("pragma synchronous = normal")
-        self._db.execute("begin immediate")
-        for statement in SCHEMA.split(";"):
-            self._db.execute(statement)
-        meta = {"format": FORMAT, "plan": plan.identity(), "size": plan.size, **about}
-        self._db.executemany(
-            "insert into meta values (?, ?)", [(k, json.dumps(v)) for k, v in meta.items()]
-        )
-        self._db.executemany(
-            "insert into cases (id, parameters, folder) values (?, ?, ?)",
-            ((p.id, json.dumps(p.parameters), f"runs/{p.id:06d}") for p in plan.points()),
-        )
-        self._db.execute(f"pragma application_id = {APPLICATION_ID}")
-        self._db.execute("commit")
+
+    def _create(self, plan: Plan, about: dict[str, Any]) -> None:
+        """Write the file beside its place and move it there: it is whole or absent."""
+        beside = self.path.with_suffix(".part")
+        beside.unlink(missing_ok=True)
+        db = sqlite3.connect(beside, isolation_level=None)
+        try:
+            db.execute(f"pragma application_id = {APPLICATION_ID}")
+            db.execute("begin immediate")
+            for statement in SCHEMA.split(";"):
+                db.execute(statement)
+            meta = {"format": FORMAT, "plan": plan.identity(), "size": plan.size, **about}
+            db.executemany(
+                "insert into meta values (?, ?)", [(k, json.dumps(v)) for k, v in meta.items()]
+            )
+            db.executemany(
+                "insert into cases (id, parameters, folder) values (?, ?, ?)",
+                ((p.id, json.dumps(p.parameters), f"runs/{p.id:06d}") for p in plan.points()),
+            )
+            db.execute("commit")
+        finally:
+            db.close()
+        beside.replace(self.path)
 
     def resume(self, *, retry_failed: bool = False) -> list[Point]:
         """What is to be done, cases that may have ended a process last.
@@ -223,6 +230,17 @@ class Record:
                 " finished = ? where id = ?",
                 rows,
             )
+
+    def sync(self) -> None:
+        """Have the disk hold what is noted. Raises Halted."""
+        wal = self.path.with_name(self.path.name + "-wal")
+        try:
+            with wal.open("rb") as f:
+                os.fsync(f.fileno())
+        except FileNotFoundError:
+            return
+        except OSError as e:
+            raise Halted(f"{self.path}: {e.strerror}; start the same sweep again") from None
 
     def release(self) -> None:
         """Cases that were handed out and not begun are pending again. Raises Halted."""

@@ -95,6 +95,7 @@ def run_sweep(
         _work(group, plan, out, desk, stop, last_words)
         if desk is not None:
             desk.leave()
+        _rest(comm)
         halt = comm.bcast(desk.halt if isinstance(desk, Desk) else None)
         counts = on_rank_zero(comm, lambda: record.counts() if record else {})
     finally:
@@ -113,6 +114,13 @@ def run_sweep(
             "the same command goes on"
         )
     return counts
+
+
+def _rest(comm: MPI.Comm) -> None:
+    """Wait for all ranks without spinning: another group may compute for hours. Collective."""
+    everyone = comm.Ibarrier()
+    while not everyone.Test():
+        time.sleep(0.005)
 
 
 def _work(

@@ -32,12 +32,14 @@ class View:
         self._begun = self._shown = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
+        self._on = False
 
     def start(self) -> None:
         """Show the bar, if there is a terminal."""
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
+        self._on = True
         console = Console(stderr=True)
         if console.is_terminal:
             self._bar = Progress(
@@ -86,6 +88,8 @@ class View:
             self._bar.update(self._task, completed=self.done + self.failed, description=self.text())
             self._bar.stop()
             self._bar = None
+        elif self._on:
+            log.info("%s", self.text())
 
 
 def _rate(rate: float) -> str:

@@ -9,7 +9,17 @@ import pytest
 
 from fem_apps.cli import main
 
+PEDESTRIANS = Path(__file__).parents[3] / "shared/data/pedestrians/n34_cam2.csv"
 EXAMPLES = Path(__file__).parents[2] / "examples"
+VERIFY = ["verify.times=3", "verify.tolerance=1e-2"]
+LANG_LU = [
+    "mesh.parameters.h=0.2",
+    "data.mesh.parameters.h=0.15",
+    "data.snapshots=5",
+    "data.end=0.1",
+    "data.tolerance=1e-3",
+    *VERIFY,
+]
 # what makes a case small; by the case's place under examples/
 SMALL = {
     "aggregation_diffusion/metastable_clusters": ["mesh.parameters.h=0.3", "time.end=20"],
@@ -35,6 +45,23 @@ SMALL = {
         *("objects.train=16", "objects.validation=4", "objects.test=2"),
         *("network.channels=[8]", "training.steps=20"),
     ],
+    "kernel_inference/benchmark_a": ["mesh.parameters.h=0.106", "data.snapshots=21", *VERIFY],
+    "kernel_inference/benchmark_b": ["mesh.parameters.h=0.106", "data.snapshots=21", *VERIFY],
+    "kernel_inference/benchmark_c": ["mesh.parameters.h=0.106", "data.snapshots=21", *VERIFY],
+    "kernel_inference/lang_lu_cubic": LANG_LU,
+    "kernel_inference/lang_lu_opinion": LANG_LU,
+    "kernel_inference/lang_lu_attraction_repulsion": LANG_LU,
+    "kernel_inference/radial_2d": [
+        "mesh.parameters.h=0.4",
+        "data.mesh.parameters.h=0.35",
+        "data.end=0.2",
+        "data.snapshots=5",
+        "solver.resamples=2",
+        *VERIFY,
+    ],
+    "kernel_inference/swarm_1d": ["data.particles=60", "data.snapshots=21"],
+    "kernel_inference/swarm_2d": ["data.particles=60", "data.snapshots=11"],
+    "kernel_inference/pedestrians": [],
 }
 METRICS = {
     "aggregation-diffusion": {
@@ -47,6 +74,7 @@ METRICS = {
     "bayesian-inverse": {"map_cost", "gradient_norm", "acceptance", "effective_samples"},
     "diffusion-prior": {"psnr", "psnr_lmmse", "psnr_tv", "chi2", "coverage"},
     "noisier2inverse": {"psnr", "psnr_supervised", "psnr_noise2inverse", "psnr_fbp"},
+    "kernel-inference": {"kernel_error", "support_exact", "w2_max", "w2_bound"},
 }
 # images are arrays, and nothing moves
 WITHOUT_FRAMES = ("bayesian-inverse", "diffusion-prior", "noisier2inverse")
@@ -56,6 +84,8 @@ CASES = sorted(str(p.relative_to(EXAMPLES).with_suffix("")) for p in EXAMPLES.rg
 
 @pytest.mark.parametrize("name", CASES)
 def test_example(name, tmp_path, monkeypatch):
+    if name.endswith("pedestrians") and not PEDESTRIANS.exists():
+        pytest.skip("the measured trajectories are not part of the project")
     pictures = name.endswith("metastable_clusters")  # one is enough to see that they are made
     small = [*SMALL[name], f"output.pictures={str(pictures).lower()}"]
     kind = tomllib.loads((EXAMPLES / f"{name}.toml").read_text())["kind"]
@@ -76,6 +106,8 @@ def test_example(name, tmp_path, monkeypatch):
     assert METRICS[summary["kind"]] <= set(metrics)
     fields = kind not in WITHOUT_FIELDS
     assert not fields or (out / "fields.bp").exists() or (out / "fields.xdmf").exists()
+    if not name.endswith(("swarm_1d", "swarm_2d", "pedestrians")):
+        assert (out / "fields.bp").exists() or (out / "fields.xdmf").exists()
     if summary["kind"] == "aggregation-diffusion":
         assert metrics["mass_drift"] <= 1e-12
         assert metrics["min_density"] >= 0

@@ -1,0 +1,414 @@
+"""From data to coefficients: forms, noise, gauges, solver, and the band of W'."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+from fem_apps.errors import CaseError, Interrupted
+from fem_apps.inverse import interaction_kernels_selection as selection
+from fem_apps.inverse import interaction_kernels_sparse as sparse
+from fem_apps.inverse import interaction_kernels_trajectories as trajectories
+from fem_apps.inverse.interaction_kernels import SolverCase
+from fem_apps.inverse.interaction_kernels_atoms import Atom
+from fem_apps.inverse.interaction_kernels_data import Snapshots, gathered, noise_level, order
+from fem_apps.inverse.interaction_kernels_functional import (
+    Known,
+    Quadratic,
+    Setting,
+    Window,
+    assemble,
+)
+from fem_apps.inverse.interaction_kernels_particles import Paths, assemble_paths
+from fem_apps.inverse.interaction_kernels_selection import Selected
+from fem_apps.inverse.interaction_kernels_sparse import Fit
+from fem_apps.mpi import on_rank_zero
+from fem_apps.output.folder import Run
+
+log = logging.getLogger(__name__)
+
+# Noise above which the functional's window sees all snapshots.
+NOISY = 5e-3
+# Part of a column's square that other columns may leave before it is a gauge of theirs.
+GAUGE = 1e-5
+RESAMPLES, LIKELIHOOD_RESAMPLES = 20, 200
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Coefficients with what speaks for them.
+
+    Attributes:
+        c: all columns: atoms, unknown potentials, unknown diffusion.
+        selected: of the last stage.
+        functional: the error functional's own choice, before trajectories.
+        form: A and b, all data added up.
+        noise: relative noise of the densities that was used.
+        window: that was used.
+        start: initial densities of the data sets, improved by trajectories (owned nodes); or None.
+        gauges: columns that the data cannot tell apart from others, and why.
+        regularisation: Tikhonov's lambda, or None.
+    """
+
+    c: np.ndarray
+    selected: Selected
+    functional: Fit
+    form: Quadratic
+    noise: float
+    window: Window
+    start: list[np.ndarray] | None
+    gauges: tuple[str, ...]
+    regularisation: float | None = None
+
+
+def from_densities(
+    s: Setting,
+    data: Sequence[Snapshots],
+    known: Known,
+    solver: SolverCase,
+    run: Run,
+    names: Sequence[str],
+    seed: int = 0,
+) -> Estimate:
+    """Estimate from densities. Collective.
+
+    Args:
+        s: the functional's operators.
+        data: observed densities.
+        known: the known part of the flow.
+        solver: the case's table.
+        run: for progress, notes and interruption.
+        names: of all columns.
+        seed: of the resamples.
+    """
+    noise = solver.noise
+    if noise is None:
+        noise = float(np.median([noise_level(s.graph, d) for d in data]))
+        if all(len(d.t) < 5 for d in data):
+            run.note("too few snapshots to estimate the noise from; give solver.noise")
+    kind: Window = "bump" if noise > NOISY else "ends"
+    if solver.window != "auto":
+        kind = solver.window
+    log.info("noise %.3g, window %s", noise, kind)
+    removed = noise if solver.debias and noise > 1e-3 else 0.0
+    parts = []
+    for k, d in enumerate(data):
+        _check(run)
+        run.progress.update(0.1 + 0.3 * k / len(data), f"error functional, {d.name}")
+        if len(d.t) < 3 and kind == "bump":
+            raise CaseError(
+                f"{d.name}: two snapshots have no interior time: solver.window = 'ends' is needed"
+            )
+        parts.append(assemble(s, d, known, kind=kind, noise=removed))
+    form = reduce(add, parts)
+    _informed(form)
+    gauges = find_gauges(form, len(s.atoms), names)
+    for g in gauges:
+        run.note(g[1])
+    free = [i for i in range(s.size) if i not in {g[0] for g in gauges}]
+    likely = _use_trajectories(s, known, solver, noise)
+    wanted = RESAMPLES if solver.resamples is None else solver.resamples
+    if likely or solver.method != "auto":
+        wanted = 0 if likely else wanted
+    others = []
+    if solver.method in ("auto", "tikhonov") and noise > 1e-4 and not likely:
+        for k in range(wanted):
+            _check(run)
+            run.progress.update(0.4 + 0.3 * k / wanted, f"resample {k + 1} of {wanted}")
+            others.append(_resample(s, data, known, kind, noise, solver.debias, seed, k))
+    estimate = _choose(form, others, solver, free, len(s.atoms), s)
+    estimate = replace(estimate, noise=noise, window=kind, gauges=tuple(g[1] for g in gauges))
+    if not likely:
+        return estimate
+    _check(run)
+    run.progress.update(0.4, "trajectories")
+    return _sharpen(s, data, known, solver, estimate, seed)
+
+
+def from_paths(
+    comm: MPI.Comm,
+    atoms: Sequence[Atom],
+    data: Sequence[Paths],
+    sigma: float,
+    solver: SolverCase,
+    run: Run,
+    drifts: Sequence[object] = (),
+    seed: int = 0,
+) -> Estimate:
+    """Estimate from particles; resamples are halves of the particles. Collective."""
+    parts = []
+    for k, d in enumerate(data):
+        _check(run)
+        run.progress.update(0.1 + 0.4 * k / len(data), f"error functional, {d.name}")
+        parts.append(assemble_paths(comm, atoms, d, sigma=sigma, drifts=drifts))  # type: ignore[arg-type]
+    form = reduce(add, parts)
+    _informed(form)
+    wanted = 8 if solver.resamples is None else solver.resamples
+    others = []
+    for k in range(wanted if solver.method in ("auto", "tikhonov") else 0):
+        _check(run)
+        run.progress.update(0.5 + 0.3 * k / wanted, f"resample {k + 1} of {wanted}")
+        rng = np.random.default_rng([seed, 7, k])
+        others.append(
+            reduce(
+                add,
+                [
+                    assemble_paths(comm, atoms, _half(d, rng), sigma=sigma, drifts=drifts)  # type: ignore[arg-type]
+                    for d in data
+                ],
+            )
+        )
+    free = list(range(len(form.b)))
+    found = _choose(form, others, solver, free, len(atoms), None)
+    return replace(found, noise=0.0, window="ends")
+
+
+def _half(d: Paths, rng: np.random.Generator) -> Paths:
+    """Half of the particles, or half of the time."""
+    if d.labels is None:
+        kept = rng.permutation(len(d.x[0])) < max(2, len(d.x[0]) // 2)
+        return Paths(d.t, tuple(p[kept] for p in d.x), d.name)
+    # where particles enter and leave, half of the time: half of a crowd would see another density
+    n = len(d.t)
+    first = int(rng.integers(0, n - n // 2))
+    return d.between(first, first + max(3, n // 2))
+
+
+def find_gauges(form: Quadratic, atoms: int, names: Sequence[str]) -> list[tuple[int, str]]:
+    """Columns besides W's that other columns reproduce: not identifiable, and fixed at 0.
+
+    With a constant mean mbar, W += c |x|^2/2 and V += -c |x|^2/2 + c mbar.x leave the flow
+    unchanged;
+    a narrow kernel mimics quadratic diffusion.
+    """
+    scale = 1 / np.sqrt(np.maximum(np.diag(form.A), 1e-300))
+    A = form.A * np.outer(scale, scale)
+    out: list[tuple[int, str]] = []
+    kept = list(range(atoms))
+    for k in range(atoms, len(A)):
+        block = A[np.ix_(kept, kept)]
+        values, Q = np.linalg.eigh(block)
+        good = values > 1e-9 * values[-1]
+        t = (Q[:, good].T @ A[kept, k]) / values[good]
+        rest = 1 - float(t @ (values[good] * t))
+        if rest < GAUGE:
+            x = Q[:, good] @ t
+            strongest = [names[kept[i]] for i in np.argsort(-np.abs(x))[:3]]
+            out.append(
+                (
+                    k,
+                    f"{names[k]} cannot be told from a combination of other terms (mainly "
+                    f"{', '.join(strongest)}; {max(rest, 0):.1e} is left): a gauge freedom of "
+                    "these data; it was fixed at 0. Remedy: a mean that moves, more initial data",
+                )
+            )
+        else:
+            kept.append(k)
+    return out
+
+
+def _informed(form: Quadratic) -> None:
+    if not np.isfinite(form.A).all() or not np.isfinite(form.b).all():
+        raise CaseError("the error functional is not finite: an atom is singular where data are")
+    if not np.trace(form.A) > 0:
+        raise CaseError(
+            "the data give no force to any atom of the dictionary: nothing can be identified"
+        )
+
+
+def _check(run: Run) -> None:
+    if run.asked_to_stop():
+        raise Interrupted("interrupted; --restart computes it again, to the same answer")
+
+
+def _use_trajectories(s: Setting, known: Known, solver: SolverCase, noise: float) -> bool:
+    x = s.graph.x
+    possible = (
+        x.shape[1] == 1
+        and s.size == len(s.atoms)
+        and s.graph.size <= 400
+        and bool(known.diffusion)
+        and all(d.exponent >= 1 for d in known.diffusion)
+        and solver.method == "auto"
+        and not any(a.name.startswith(("spline", "log")) for a in s.atoms)
+    )
+    if solver.trajectories and not possible:
+        raise CaseError(
+            "solver.trajectories = true needs a mesh of the line, at most 400 nodes, a dictionary "
+            "without splines, nothing unknown besides W, known diffusion, and method = 'auto'"
+        )
+    # of cleaner data the discretisation is the larger error, and the functional feels less of it
+    return possible and noise > NOISY if solver.trajectories is None else solver.trajectories
+
+
+def _resample(
+    s: Setting,
+    data: Sequence[Snapshots],
+    known: Known,
+    kind: Window,
+    noise: float,
+    debias: bool,
+    seed: int,
+    k: int,
+) -> Quadratic:
+    """The form of the data with as much noise again. Collective."""
+    parts = []
+    at = order(s.graph)
+    for i, d in enumerate(data):
+        rng = np.random.default_rng([seed, 5, k, i])
+        e = rng.standard_normal((len(d.t), s.graph.size))[:, at]
+        rho = d.rho * (1 + noise * e)
+        rho = rho / np.array([s.graph.integral(r) for r in rho])[:, None]
+        more = float(np.sqrt(2)) * noise if debias and noise > 1e-3 else 0.0
+        parts.append(assemble(s, Snapshots(d.t, rho, d.name), known, kind=kind, noise=more))
+    return reduce(add, parts)
+
+
+def _choose(
+    form: Quadratic,
+    others: Sequence[Quadratic],
+    solver: SolverCase,
+    free: Sequence[int],
+    atoms: int,
+    s: Setting | None,
+) -> Estimate:
+    """The case's solver on the columns that are free."""
+    f: Any = np.ix_(free, free)
+    A, b = form.A[f], form.b[list(free)]
+    method, size = solver.method, solver.size
+    lam = None
+    if method == "tikhonov":
+        B = _seminorm(A, solver.seminorm, min(atoms, len(b)))
+        c, lam = selection.tikhonov(A, b, B)
+        fit = Fit(tuple(range(len(b))), c, float(c @ A @ c - 2 * b @ c))
+        samples = np.array(
+            [
+                np.linalg.solve(
+                    q.A[f] + lam * B + 1e-14 * np.trace(A) * np.eye(len(b)), q.b[list(free)]
+                )
+                for q in others
+            ]
+        ).reshape(-1, len(b))
+        chosen = Selected(fit, [fit], 1.0, samples, Counter())
+    elif method == "auto" and size is None:
+        few = [Quadratic(q.A[f], q.b[list(free)]) for q in others]
+        chosen = selection.from_resamples(Quadratic(A, b), few, solver.largest)
+    else:
+        fit = _sized(A, b, solver, size)
+        again = [sparse.refit(q.A[f], q.b[list(free)], fit.support).c for q in others]
+        chosen = Selected(fit, [fit], 1.0, np.array(again).reshape(-1, len(b)), Counter())
+    chosen = _widen(chosen, free, len(form.b))
+    return Estimate(chosen.fit.c, chosen, chosen.fit, form, 0.0, "ends", None, (), lam)
+
+
+def _sized(A: np.ndarray, b: np.ndarray, solver: SolverCase, size: int | None) -> Fit:
+    if solver.method == "stlsq":
+        return sparse.sequential_thresholding(A, b, solver.threshold)
+    if size is None:
+        raise CaseError(f"solver.method = {solver.method!r} needs solver.size")
+    if size > len(b):
+        raise CaseError(f"solver.size = {size}: there are only {len(b)} columns")
+    if solver.method == "lasso":
+        return sparse.lasso(A, b, size)
+    if solver.method == "partinv":
+        Phi, u = sparse.square_root(A, b)
+        among = sparse.partial_inversion(Phi, u, max(solver.kept, size))
+        return sparse.best_subset(A, b, min(size, len(among)), among)[0]
+    if solver.method == "subspace-pursuit":
+        return sparse.refit(A, b, sparse.subspace_pursuit(*sparse.square_root(A, b), size))
+    return selection.candidates(A, b, size)
+
+
+def _seminorm(A: np.ndarray, kind: str, atoms: int) -> np.ndarray:
+    """Matrix of Tikhonov's penalty on coefficients: 1, the form's diagonal, or differences."""
+    n = len(A)
+    if kind == "identity":
+        return np.eye(n)
+    if kind == "L2":
+        return np.diag(np.maximum(np.diag(A), 1e-12 * np.trace(A)))
+    D = np.zeros((n, n))
+    D[: atoms - 1, :atoms] = np.diff(np.eye(atoms), axis=0)
+    return D.T @ D + 1e-6 * np.eye(n)
+
+
+def _widen(chosen: Selected, free: Sequence[int], n: int) -> Selected:
+    """Back to all columns."""
+
+    def wide(f: Fit) -> Fit:
+        c = np.zeros(n)
+        c[list(free)] = f.c
+        return Fit(tuple(free[i] for i in f.support), c, f.cost)
+
+    samples = np.zeros((len(chosen.samples), n))
+    samples[:, list(free)] = chosen.samples
+    supports = Counter({tuple(free[i] for i in k): v for k, v in chosen.supports.items()})
+    return replace(
+        chosen,
+        fit=wide(chosen.fit),
+        ladder=[wide(f) for f in chosen.ladder],
+        samples=samples,
+        supports=supports,
+    )
+
+
+def _sharpen(
+    s: Setting,
+    data: Sequence[Snapshots],
+    known: Known,
+    solver: SolverCase,
+    estimate: Estimate,
+    seed: int,
+) -> Estimate:
+    """The likelihood of trajectories, on rank 0. Collective."""
+    graph = s.graph
+    at = order(graph)
+    x, mass = gathered(graph, graph.x[:, 0]), gathered(graph, graph.mass)
+    V = gathered(graph, known.V) if known.V is not None else np.zeros(len(x))
+    sets = [gathered(graph, d.rho) for d in data]
+    count = LIKELIHOOD_RESAMPLES if solver.resamples is None else solver.resamples
+
+    def work() -> tuple[Selected, list[np.ndarray]]:
+        c = trajectories.cells(x, mass)
+        starts = [
+            trajectories.Trajectory(d.t, y, _start(y, mass))
+            for d, y in zip(data, sets, strict=True)
+        ]
+
+        def choose(form: trajectories.Likelihood) -> Fit:
+            if solver.size is not None:
+                return selection.candidates(form.F, form.g, solver.size)
+            steps = selection.ladder(form.F, form.g, solver.largest)
+            return selection.by_criterion(steps, len(form.g), form.count)
+
+        fit, form, better = trajectories.fit_trajectories(
+            c,
+            s.atoms,
+            known.diffusion,
+            lambda z: np.interp(z, x, V),
+            starts,
+            estimate.c,
+            estimate.noise,
+            choose,
+        )
+        chosen = selection.from_likelihood(
+            form.F, form.g, form.count, solver.largest, count, np.random.default_rng([seed, 6])
+        )
+        if solver.size is not None:
+            chosen = replace(chosen, fit=fit)
+        return chosen, [b.rho0 for b in better]
+
+    chosen, rho0 = on_rank_zero(graph.comm, work)
+    return replace(estimate, c=chosen.fit.c, selected=chosen, start=[r[at] for r in rho0])
+
+
+def _start(y: np.ndarray, mass: np.ndarray) -> np.ndarray:
+    rho = np.maximum(y[0], 0.0)
+    return rho / (mass @ rho)

@@ -1,0 +1,187 @@
+"""Whole cases small: benchmark supports, bounds, gauges, splines, sources, bad keys."""
+
+import json
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+from fem_apps import meshing
+from fem_apps.case import validate
+from fem_apps.cli import main
+from fem_apps.fem import node_graph
+from fem_apps.inverse import interaction_kernels_functional as functional
+from fem_apps.inverse import interaction_kernels_trajectories as trajectories
+from fem_apps.inverse.interaction_kernels_atoms import atoms_of
+from fem_apps.inverse.interaction_kernels_distance import w2_line
+from fem_apps.inverse.interaction_kernels_estimate import find_gauges
+from fem_apps.inverse.interaction_kernels_sources import nodal
+from fem_apps.inverse.interaction_kernels_verify import lambda_of
+from fem_apps.problems.free_energy import Diffusion
+
+SELF = MPI.COMM_SELF
+IC = "exp(-(x-1.2)**2/0.18) + 0.6*exp(-(x+1)**2/0.32) + 0.02*exp(-x**2/4)"
+RAW = {
+    "kind": "kernel-inference",
+    "mesh": {"geometry": "interval", "parameters": {"a": -3.975, "b": 3.975, "h": 0.05}},
+    "diffusion": [{"exponent": 2, "coefficient": 0.1}],
+    "dictionary": [
+        {"type": "power", "exponents": [1.5, 2, 3]},
+        {"type": "cosine", "frequencies": [1, 2]},
+        {"type": "gaussian", "widths": [0.5, 1]},
+    ],
+    "data": {
+        "type": "simulation",
+        "solver": "finite-volumes",
+        "truth": {"power(2)": 1, "cosine(2)": -0.5},
+        "initial": [IC],
+        "end": 1,
+        "snapshots": 51,
+    },
+    "observation": {"noise": 0.1},
+    "output": {"pictures": False, "fields": False, "radius": 3},
+    "verify": {"times": 6, "tolerance": 1e-3},
+}
+
+
+def execute(tmp_path, monkeypatch, changes=None, status=0):
+    """Run the case with some tables replaced; returns the summary."""
+    import tomli_w
+
+    raw = {**RAW, **(changes or {})}
+    (tmp_path / "case.toml").write_text(tomli_w.dumps(raw))
+    out = tmp_path / "run"
+    monkeypatch.setattr(
+        "sys.argv",
+        ["fem-apps", "run", str(tmp_path / "case.toml"), "--out", str(out), "--overwrite"],
+    )
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert (end.value.code or 0) == status
+    return json.loads((out / "summary.json").read_text()) if status == 0 else None
+
+
+def test_noisy_benchmark(tmp_path, monkeypatch):
+    m = execute(tmp_path, monkeypatch)["metrics"]
+    assert m["support_exact"]
+    assert m["kernel_error"] < 0.02
+    assert m["noise"] == pytest.approx(0.1, rel=0.1)
+    assert m["bound_holds"]
+    assert m["w2_max"] < m["w2_bound"] < 0.1
+    assert m["stability"] >= 0.9
+    table = np.genfromtxt(tmp_path / "run" / "kernel.csv", delimiter=",", names=True)
+    assert (table["dW_low"] < table["dW_high"]).all()
+    assert "| power(2) |" in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_splines_on_clean_data(tmp_path, monkeypatch):
+    changes = {
+        "observation": {"noise": 0.0},
+        "solver": {"method": "tikhonov"},
+        "dictionary": [
+            {"type": "splines", "count": 9, "degree": 2, "r_max": 3.5},
+        ],
+        "data": {**RAW["data"], "truth": {"spline(2)": 1.0, "spline(3)": 0.5}},
+    }
+    m = execute(tmp_path, monkeypatch, changes)["metrics"]
+    assert m["explained_share"] > 0.98
+    assert m["w2_max"] < 0.01
+    assert m["bound_holds"]
+    assert m["regularisation"] > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": {**RAW["data"], "truth": {"power(9)": 1}}}, "no atom 'power(9)'"),
+        ({"data": {**RAW["data"], "snapshots": 1}}, "one snapshot tells nothing"),
+        ({"data": {**RAW["data"], "initial": ["x"]}}, "must be >= 0"),
+        ({"solver": {"method": "partinv"}}, "needs solver.size"),
+        ({"solver": {"trajectories": True, "method": "lasso", "size": 2}}, "method = 'auto'"),
+        ({"dictionary": [{"type": "power", "exponents": [-0.5, 2]}]}, "not integrable"),
+        ({"dictionary": [{"type": "power", "exponents": [2, 2]}]}, "twice"),
+        ({"dictionary": [{"type": "wavelet"}]}, "allowed"),
+        ({"data": {"type": "arrays", "files": ["none.npz"]}}, "no file"),
+        ({"solver": {"windw": 1}}, "unknown key"),
+    ],
+)
+def test_bad_cases(changes, message, tmp_path, monkeypatch, capsys):
+    execute(tmp_path, monkeypatch, changes, status=2)
+    said = capsys.readouterr().err
+    assert message in said.replace("\n", " ")
+    assert "fem-apps: error:" in said
+
+
+def test_steady_data_are_refused(tmp_path, monkeypatch, capsys):
+    t, x = np.linspace(0, 1, 6), np.linspace(-4, 4, 81)
+    np.savez(tmp_path / "d.npz", t=t, x=x, rho=np.tile(np.exp(-(x**2)), (6, 1)))
+    execute(tmp_path, monkeypatch, {"data": {"type": "arrays", "files": ["d.npz"]}}, status=2)
+    assert "steady state" in capsys.readouterr().err.replace("\n", " ")
+
+
+def grid(h=0.05, dictionary=RAW["dictionary"]):
+    case = validate({**RAW, "dictionary": dictionary})
+    mesh = meshing.build(
+        SELF,
+        case.mesh.model_copy(update={"parameters": {"a": -3.975, "b": 3.975, "h": h}}),
+    )
+    graph = node_graph.build(mesh.mesh)
+    return graph, atoms_of(case.dictionary, 1)
+
+
+def test_w2_is_below_the_bound_for_fifty_random_estimates():
+    graph, atoms = grid(0.1)
+    s = functional.set_up(graph, atoms)
+    x, order = graph.x[:, 0], np.argsort(graph.x[:, 0])
+    c = trajectories.cells(x[order], graph.mass[order])
+    rng = np.random.default_rng(0)
+    truth = np.array([0, 1, 0, 0, -0.5, 0, 0])
+    # convex enough estimates: the concave kink of |x|^1.5 is left out
+    wrong = truth + 0.3 * rng.standard_normal((50, 7)) * (rng.random((50, 7)) < 0.5)
+    wrong[:, 0] = np.abs(wrong[:, 0])
+    t = np.linspace(0, 1, 41)
+    rho0 = nodal(graph, IC)[order]
+    r = np.abs(np.subtract.outer(c.centre, c.centre))
+    tables = np.array([a.psi(r) for a in atoms])
+    kernels = np.tensordot(np.vstack([truth, wrong]), tables, 1)
+
+    def change(mu):
+        return np.stack([K @ m for K, m in zip(kernels, mu.T, strict=True)], axis=1)
+
+    diffusion = (Diffusion(exponent=2, coefficient=0.1),)
+    runs = trajectories.solve(
+        c,
+        np.repeat(rho0[:, None], 51, axis=1),
+        0 * kernels[0],
+        0 * rho0,
+        diffusion,
+        t,
+        1.5e-3,
+        change,
+    )
+    from fem_apps.inverse.interaction_kernels_distance import bound
+    from fem_apps.inverse.interaction_kernels_verify import force_gap
+
+    back = np.argsort(order)
+    for k in range(50):
+        w2 = np.array([w2_line(c.width, p[:, 0], p[:, k + 1]) for p in runs])
+        gap = np.array([force_gap(s, p[back, 0], wrong[k] - truth) for p in runs])
+        limit = bound(t, gap, lambda_of(s, wrong[k]))
+        assert (w2 <= limit + 1e-12).all(), (k, w2.max(), limit.max())
+
+
+def test_quadratic_gauge_is_found():
+    """With a fixed mean, W += c x^2/2 and V -= c x^2/2 leave the flow unchanged."""
+    graph, atoms = grid(0.1)
+    from fem_apps.inverse.interaction_kernels_data import snapshots
+
+    x = graph.x[:, 0]
+    t = np.linspace(0, 1, 9)
+    rho = np.array([np.exp(-(x**2) / (0.5 + 0.5 * u)) for u in t])
+    external = np.stack([x**2 / 2, x**4 / 4], axis=1)
+    s = functional.set_up(graph, atoms, external=external)
+    form = functional.assemble(s, snapshots(graph, t, rho), functional.Known(), kind="ends")
+    names = [*(a.name for a in atoms), "V2", "V4"]
+    found = find_gauges(form, len(atoms), names)
+    assert [k for k, _ in found][:1] == [len(atoms)]
+    assert "gauge" in found[0][1]

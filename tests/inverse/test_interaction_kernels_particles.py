@@ -1,0 +1,101 @@
+"""Particle data: the empirical measure's functional, labels, and what is refused."""
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+from fem_apps.errors import CaseError
+from fem_apps.inverse.interaction_kernels_atoms import Gaussians, Powers, atoms_of, potential
+from fem_apps.inverse.interaction_kernels_particles import (
+    Paths,
+    assemble_paths,
+    paths,
+    read_paths,
+)
+from fem_apps.inverse.interaction_kernels_synthetic import particle_paths
+
+SELF = MPI.COMM_SELF
+
+
+def swarm(dim, atoms, c, *, N=60, sigma=0.0, n=41, seed=0, drift=None, end=1.0, substeps=20):
+    rng = np.random.default_rng(seed)
+    t = np.linspace(0, end, n)
+    dW = potential(atoms, c)[1]
+    x = particle_paths(
+        rng.standard_normal((N, dim)), dW, t, sigma=sigma, substeps=substeps, rng=rng, drift=drift
+    )
+    return paths(t, list(x))
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+def test_noiseless_particles_give_the_coefficients(dim):
+    atoms = atoms_of(
+        [Powers(type="power", exponents=(2, 3)), Gaussians(type="gaussian", widths=(0.8,))], dim
+    )
+    c = np.array([1.0, 0.0, -0.5])
+    q = assemble_paths(SELF, atoms, swarm(dim, atoms, c))
+    assert np.abs(np.linalg.solve(q.A, q.b) - c).max() < 0.02
+    assert np.linalg.eigvalsh(q.A).min() > 0
+
+
+@pytest.mark.parametrize("N", [40, 160])
+def test_error_of_brownian_particles_is_that_of_its_martingale(N):
+    """W = x^2/2: the coefficient's error is (2 sigma / (N A T))^(1/2), so it falls as N^(-1/2)."""
+    atoms = atoms_of([Powers(type="power", exponents=(2,))], 1)
+    z = []
+    for seed in range(32):
+        data = swarm(1, atoms, np.ones(1), N=N, sigma=0.1, seed=seed, n=41, substeps=4)
+        q = assemble_paths(SELF, atoms, data, sigma=0.1)
+        z.append((q.b[0] / q.A[0, 0] - 1) / np.sqrt(0.2 / (N * q.A[0, 0])))
+    assert 0.6 < np.sqrt(np.mean(np.square(z))) < 1.5, z
+
+
+def test_labels_serve_where_particles_leave():
+    """Forward differences of those still there give the same force as the boundary terms."""
+    atoms = atoms_of([Powers(type="power", exponents=(2,))], 1)
+    whole = swarm(1, atoms, np.ones(1), n=201)
+    N = len(whole.x[0])
+    kept = [np.arange(N) if n < 150 else np.arange(N - 5) for n in range(201)]
+    x = [p[k] for p, k in zip(whole.x, kept, strict=True)]
+    q = assemble_paths(SELF, atoms, paths(whole.t, x, "open", kept))
+    assert q.b[0] / q.A[0, 0] == pytest.approx(1.0, abs=0.15)
+    with pytest.raises(CaseError, match="enter or leave"):
+        paths(whole.t, x)
+
+
+def test_drift_column():
+    """A constant drive is a linear external potential: V = -x moves everybody alike."""
+    atoms = atoms_of([Powers(type="power", exponents=(2,))], 1)
+    data = swarm(1, atoms, np.ones(1), drift=lambda x: np.full_like(x, 0.7))
+
+    def V(x):
+        return x[:, 0], np.ones_like(x), np.zeros(len(x))
+
+    q = assemble_paths(SELF, atoms, data, drifts=[V])
+    assert np.allclose(np.linalg.solve(q.A, q.b), [1.0, -0.7], atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("t,y\n0,1\n", "no column 'x'"),
+        ("t,x\n0,1\n0,2\n", "one snapshot"),
+        ("t,x\n0,1\n0,2\n1,a\n1,3\n", "something else than numbers"),
+        ("t,x\n0,1\n0,nan\n1,2\n1,3\n", "not a finite number"),
+        ("t,x\n0,1\n0,2\n1,1\n1,2\n", "no particle moves"),
+        ("t,x\n0,1\n1,2\n", "fewer than two"),
+        ("", "no column"),
+    ],
+)
+def test_bad_files(text, message, tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text(text)
+    with pytest.raises(CaseError, match=message):
+        read_paths(path, ("t", "x"))
+
+
+def test_unsorted_times():
+    with pytest.raises(CaseError, match="must increase"):
+        paths(np.array([1.0, 0.0]), [np.zeros((3, 1)), np.ones((3, 1))])
+    d = Paths(np.array([0.0, 1.0]), (np.zeros((3, 1)), np.ones((3, 1))))
+    assert not d.open

@@ -1,0 +1,131 @@
+"""Sparse solvers on random matrices, coherent ones too; transport distances; model selection."""
+
+import numpy as np
+import pytest
+
+from fem_apps.inverse import interaction_kernels_selection as selection
+from fem_apps.inverse import interaction_kernels_sparse as sparse
+from fem_apps.inverse.interaction_kernels_distance import bound, convexity, w2_line, w2_plane
+from fem_apps.inverse.interaction_kernels_functional import Quadratic
+
+
+def coherent(rng, common, rows=60, n=200, s=5):
+    """Gaussian columns with a common component, and a sparse truth."""
+    Phi = rng.standard_normal((rows, n)) + common * rng.standard_normal((rows, 1))
+    Phi /= np.linalg.norm(Phi, axis=0)
+    support = np.sort(rng.choice(n, s, replace=False))
+    x = np.zeros(n)
+    x[support] = rng.choice([-1, 1], s) * (1 + rng.random(s))
+    return Phi, Phi @ x, tuple(support.tolist())
+
+
+def rate(solver, common, repeats=20):
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(repeats):
+        Phi, u, support = coherent(rng, common)
+        hits += set(support) <= set(solver(Phi, u))
+    return hits / repeats
+
+
+def test_partial_inversion_and_pursuit_recover_incoherent_supports():
+    assert rate(lambda P, u: sparse.partial_inversion(P, u, 5), 0.0) >= 0.95
+    assert rate(lambda P, u: sparse.subspace_pursuit(P, u, 5), 0.0) >= 0.95
+    assert rate(lambda P, u: sparse.matching_pursuit(P, u, 5), 0.0) >= 0.9
+
+
+def test_partial_inversion_under_coherence_needs_more_columns():
+    """At coherence .95 it fails with the size of the support and succeeds with four times it."""
+    few = rate(lambda P, u: sparse.partial_inversion(P, u, 5), 3.0)
+    many = rate(lambda P, u: sparse.partial_inversion(P, u, 20), 3.0)
+    assert many >= 0.95
+    assert few < many
+
+
+def test_square_root_keeps_the_cost():
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((9, 6))
+    A, b = X.T @ X, X.T @ rng.standard_normal(9)
+    Phi, u = sparse.square_root(A, b)
+    c = rng.standard_normal(6)
+    assert np.sum((Phi @ c - u) ** 2) - u @ u == pytest.approx(c @ A @ c - 2 * b @ c)
+
+
+@pytest.fixture
+def problem():
+    rng = np.random.default_rng(2)
+    X = rng.standard_normal((50, 12)) + 2 * rng.standard_normal((50, 1))
+    c = np.zeros(12)
+    c[[3, 7]] = 1.0, -0.5
+    return X.T @ X / 50, X.T @ (X @ c) / 50, c
+
+
+@pytest.mark.parametrize(
+    "solve",
+    [
+        lambda A, b: sparse.best_subset(A, b, 2)[0],
+        lambda A, b: sparse.swap_descent(A, b, (0, 1)),
+        lambda A, b: sparse.sequential_thresholding(A, b, 0.2),
+        lambda A, b: sparse.lasso(A, b, 2),
+        lambda A, b: selection.candidates(A, b, 2),
+    ],
+)
+def test_every_solver_finds_a_clean_pair(solve, problem):
+    A, b, c = problem
+    fit = solve(A, b)
+    assert fit.support == (3, 7)
+    assert np.allclose(fit.c, c, atol=1e-8)
+    assert fit.cost == pytest.approx(-b @ c)
+
+
+def test_model_selection_stops_at_the_truth(problem):
+    A, b, _ = problem
+    rng = np.random.default_rng(3)
+    found = selection.from_likelihood(2000 * A, 2000 * b, 1000, 4, 50, rng)
+    assert found.fit.support == (3, 7)
+    assert found.stability >= 0.9
+    others = [
+        Quadratic(A, b + 1e-3 * np.linalg.cholesky(A) @ rng.standard_normal(12)) for _ in range(12)
+    ]
+    assert selection.from_resamples(Quadratic(A, b), others, 4).fit.support == (3, 7)
+
+
+def test_tikhonov_lies_between_noise_and_smoothing():
+    rng = np.random.default_rng(4)
+    t = np.linspace(0, 1, 30)
+    truth = np.sin(np.pi * t)
+    X = np.exp(-(np.subtract.outer(np.linspace(0, 1, 80), t) ** 2) / 0.02)
+    y = X @ truth + 0.05 * rng.standard_normal(80)
+    D = np.diff(np.eye(30), axis=0)
+    c, lam = selection.tikhonov(X.T @ X, X.T @ y, D.T @ D)
+    free = np.linalg.lstsq(X, y, rcond=1e-12)[0]
+    assert lam > 0
+    assert np.linalg.norm(c - truth) < 0.1 * np.linalg.norm(truth)
+    assert np.linalg.norm(c - truth) < 0.1 * np.linalg.norm(free - truth)
+
+
+def test_w2_of_gaussians():
+    """Gaussians on the line: W2^2 = (m1 - m2)^2 + (s1 - s2)^2; order h^2 by cell averages."""
+    errors = []
+    for n in (200, 400):
+        h = 20 / n
+        x = -10 + h * (np.arange(n) + 0.5)
+        a, b = np.exp(-(x**2) / 2), np.exp(-((x - 1) ** 2) / (2 * 1.5**2)) / 1.5
+        errors.append(abs(w2_line(np.full(n, h), a, b) - np.sqrt(1.25)))
+    assert errors[1] < 2e-4
+    assert errors[1] < errors[0] / 3
+    g = np.linspace(-5, 5, 41)
+    X = np.array([(p, q) for p in g for q in g])
+    a = np.exp(-(X**2).sum(axis=1) / 2)
+    b = np.exp(-((X - [1, 0]) ** 2).sum(axis=1) / 2)
+    assert w2_plane(X, a, b) == pytest.approx(1.0, rel=0.02)
+    assert w2_plane(X, a, a) < 1e-7
+
+
+def test_convexity_and_bound():
+    assert convexity(lambda r: r + np.sin(2 * r), 1, 4.0, 1e-3) == pytest.approx(-1.0, abs=1e-3)
+    assert convexity(lambda r: 2 * r, 2, 4.0, 1e-3) == pytest.approx(2.0)
+    assert convexity(lambda r: -(r**0.5), 1, 4.0, 1e-3) < -10  # a concave kink
+    t = np.linspace(0, 1, 2001)
+    assert bound(t, np.ones_like(t), -1.0)[-1] == pytest.approx(np.e - 1, rel=1e-3)
+    assert bound(t, np.ones_like(t), 0.0)[-1] == pytest.approx(1.0)
