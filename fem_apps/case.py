@@ -64,7 +64,6 @@ KINDS: dict[str, Kind] = {
         "fem_apps.problems.aggregation_diffusion",
         "d_t rho = div(rho grad(H'(rho) + V + W*rho)): gradient flow of a density, structure kept",
     ),
-<<<<<<< HEAD
     "bayesian-inverse": Kind(
         "fem_apps.inverse.bayesian",
         "coefficients of an elliptic equation from data: mode, Laplace approximation, chains",
@@ -76,11 +75,10 @@ KINDS: dict[str, Kind] = {
     "noisier2inverse": Kind(
         "fem_apps.inverse.noisier2inverse",
         "reconstruction networks trained without clean images under correlated noise",
-=======
+    ),
     "kernel-inference": Kind(
         "fem_apps.inverse.interaction_kernels",
         "which interaction potential W explains noisy densities or particle paths",
->>>>>>> main
     ),
 }
 
