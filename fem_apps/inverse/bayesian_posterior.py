@@ -173,17 +173,15 @@ def newton_cg(
     C = posterior.prior.covariance
     m = np.array(start, dtype=float)
     value, g = posterior.cost_gradient(m)
-    first = np.linalg.norm(g)
-    history, actions = [(value, float(first))], 0
+    first = float(np.linalg.norm(g))
+    history, actions = [(value, first)], 0
     for _ in range(iterations):
-        norm = np.linalg.norm(g)
+        norm = float(np.linalg.norm(g))
         if norm <= tolerance * max(1.0, first):
-            return Mode(m, value, float(norm), history, actions)
+            return Mode(m, value, norm, history, actions)
         H = posterior.misfit_hessian(m)
         forcing = min(0.5, (norm / first) ** 0.5)
-        p, used = _steihaug(
-            lambda h, H=H: H(h) + posterior.prior.precision(h), g, C, forcing * norm
-        )
+        p, used = _steihaug(_plus(H, posterior.prior), g, C, forcing * norm)
         actions += used
         slope, t = float(g @ p), 1.0
         while t > 1e-10:
@@ -204,6 +202,11 @@ def newton_cg(
         history=[b for _, b in history],
         advice="another start, or a larger noise",
     )
+
+
+def _plus(H: Callable[[np.ndarray], np.ndarray], prior: Prior) -> Callable[..., np.ndarray]:
+    """The Hessian of the cost from that of the misfit."""
+    return lambda h: H(h) + prior.precision(h)
 
 
 def _steihaug(

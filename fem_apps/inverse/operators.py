@@ -113,7 +113,7 @@ def from_matrix(name: str, matrix: Any) -> Operator:
     return Operator(name, matrix.shape, lambda x: x @ D.T, lambda y: y @ D, matrix=matrix)
 
 
-def _host(function: Callable[[np.ndarray], np.ndarray], size: int) -> Callable[..., jax.Array]:
+def _host(function: Callable[..., np.ndarray], size: int) -> Callable[..., jax.Array]:
     """A host function of batches (the last axis is transformed) as JAX sees it."""
 
     def call(*arguments: np.ndarray) -> np.ndarray:
