@@ -200,6 +200,7 @@ def _denoiser(case: Case, run: Any, images: np.ndarray | None) -> tuple[Any, str
     from fem_apps.surrogates.unet import new_unet
 
     def make() -> tuple[float, float, str, bytes]:
+        assert images is not None  # rank 0 has them
         model, path = trained_denoiser(
             case.prior,
             images,
