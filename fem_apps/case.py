@@ -127,6 +127,18 @@ KINDS: dict[str, Kind] = {
         "fem_apps.attention.phase_diagram",
         "share of attention's pairs of tokens that have met, in time and inverse temperature",
     ),
+    "bayesian-inverse": Kind(
+        "fem_apps.inverse.bayesian",
+        "coefficients of an elliptic equation from data: mode, Laplace approximation, chains",
+    ),
+    "diffusion-prior": Kind(
+        "fem_apps.inverse.diffusion_prior",
+        "y = A x + n with a diffusion model as the prior of x: samples, intervals, baselines",
+    ),
+    "noisier2inverse": Kind(
+        "fem_apps.inverse.noisier2inverse",
+        "reconstruction networks trained without clean images under correlated noise",
+    ),
 }
 
 

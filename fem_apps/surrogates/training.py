@@ -84,6 +84,7 @@ def fit(
     state_file: Path | None = None,
     stop: Callable[[], bool] | None = None,
     save_every: float = 60.0,
+    watch: Callable[[Any, int], None] | None = None,
 ) -> Fitted:
     """Minimise the mean of `loss` over the rows of `data`. On one rank.
 
@@ -99,6 +100,8 @@ def fit(
             a file that is there is continued. Removed when the training is complete.
         stop: asked after every chunk; if true the state is saved and Interrupted is raised.
         save_every: seconds.
+        watch: gets the model (averaged, if asked for) and the steps done after every chunk, before
+            the state is saved: for early stopping by a validation of the caller's.
 
     Raises:
         SolveError: the loss is not finite any more.
@@ -123,7 +126,9 @@ def fit(
         weights = eqx.apply_updates(weights, change)
         # an average that starts unbiased: short memory first, `average` in the end
         memory = jnp.minimum(control.average, (1.0 + number) / (10.0 + number))
-        average = jax.tree.map(lambda a, w: memory * a + (1 - memory) * w, average, weights)
+        average = jax.tree.map(
+            lambda a, w: (memory * a + (1 - memory) * w).astype(a.dtype), average, weights
+        )
         return (weights, moments, average), value
 
     @eqx.filter_jit(donate="all-except-first")
@@ -154,6 +159,8 @@ def fit(
         history[row] = done, mean
         if progress is not None:
             progress(done / control.steps, f"training, step {done}: loss {mean:.4g}")
+        if watch is not None:
+            watch(eqx.combine(state[2] if control.average else state[0], static), done)
         now = time.monotonic()
         stopped = stop is not None and stop()
         if state_file is not None and (stopped or now - saved > save_every):

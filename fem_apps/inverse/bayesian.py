@@ -1,0 +1,229 @@
+"""Coefficients of elliptic equations from data: mode, Laplace approximation, Markov chains.
+
+    y = F(m) + n,  n ~ N(0, noise^2 I),  m ~ N(mean, std^2 I);   F by finite elements, its
+    derivatives by adjoints of the discrete equations
+
+Every rank holds the (small) finite-element problem; chains are what the ranks share. A chain's
+random numbers are its own, so the results do not depend on the number of ranks.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from mpi4py import MPI
+from pydantic import Field, model_validator
+
+from fem_apps.case import Case as AnyCase
+from fem_apps.case import Table
+from fem_apps.errors import CaseError, Interrupted
+from fem_apps.mpi import on_rank_zero, same_error
+
+log = logging.getLogger(__name__)
+
+BLOCK = 20  # draws between two looks at signals
+
+
+class Conductivity(Table):
+    """-div(exp(m) grad u) = source on the unit square, u = 0 on its boundary; data inside."""
+
+    type: Literal["conductivity"]
+    cells: int = Field(32, ge=2, le=512, description="elements a side; a multiple of squares")
+    squares: int = Field(8, ge=1, le=64, description="unknowns a side, one log-conductivity each")
+    points: int = Field(13, ge=1, le=200, description="data a side, at (p/(points+1), ...)")
+    degree: int = Field(1, ge=1, le=3, description="of the elements")
+    source: float = Field(10.0, description="right-hand side")
+    data: Literal["published", "synthetic"] = Field(
+        "published", description="zhat of Aristoff and Bangerth, or made from their conductivity"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Conductivity:
+        if self.cells % self.squares:
+            raise ValueError(f"cells = {self.cells} is not a multiple of squares = {self.squares}")
+        if self.data == "published" and (self.points, self.squares) != (13, 8):
+            raise ValueError(
+                "the published data have points = 13 and squares = 8; use data = 'synthetic'"
+            )
+        return self
+
+
+class Impedance(Table):
+    """Electrical impedance tomography on the unit disc: complete electrode model."""
+
+    type: Literal["impedance"]
+    electrodes: int = Field(16, ge=3, le=64, description="on the circle, covering half of it")
+    contact: float = Field(0.01, gt=0, description="contact impedance z_l of every electrode")
+    h: float = Field(0.1, gt=0.005, lt=0.5, description="size of the elements")
+    pixels: int = Field(8, ge=2, le=32, description="unknowns a side of the square about the disc")
+
+
+class PriorTable(Table):
+    """The Gaussian prior of m."""
+
+    mean: float = Field(4.0, description="of every unknown")
+    std: float = Field(2.0, gt=0, description="standard deviation of every unknown")
+    length: float = Field(
+        0.0, ge=0, description="correlation length, in squares; 0: independent unknowns"
+    )
+
+
+class Chains(Table):
+    """Markov chains."""
+
+    method: Literal["hmc", "pcn", "random-walk"] = Field(
+        "hmc", description="Hamiltonian, preconditioned Crank-Nicolson, or Metropolis' random walk"
+    )
+    chains: int = Field(4, ge=1, le=1000, description="independent chains, shared by the ranks")
+    draws: int = Field(500, ge=4, description="draws of each chain after the warm-up")
+    warmup: int = Field(200, ge=0, description="draws in which the sampler adapts itself")
+    leaps: int = Field(16, ge=2, description="most leapfrog steps a draw (hmc)")
+    step: float = Field(
+        0.09, gt=0, le=1, description="first beta of pcn, or the width of the random walk"
+    )
+
+
+class Output(Table):
+    """What is written."""
+
+    pictures: bool = Field(True, description="pictures")
+    fields: bool = Field(True, description="conductivity and state at the mode, for ParaView")
+
+
+class Case(AnyCase):
+    """A case of kind bayesian-inverse."""
+
+    problem: Annotated[Conductivity | Impedance, Field(discriminator="type")] = Field(
+        description="the forward problem"
+    )
+    noise: float = Field(0.05, gt=0, description="standard deviation of every datum")
+    prior: PriorTable = Field(default_factory=PriorTable, description="of the unknowns")
+    tolerance: float = Field(1e-8, gt=0, description="relative gradient norm at the mode")
+    mcmc: Chains | None = Field(default_factory=Chains, description="Markov chains")
+    output: Output = Field(default_factory=Output, description="what is written")
+
+
+def covariance(prior: PriorTable, centres: np.ndarray) -> np.ndarray:
+    """std^2 exp(-|r - r'|^2/(2 length^2)), or std^2 I; centres in units of `length`."""
+    n = len(centres)
+    if prior.length == 0:
+        return prior.std**2 * np.eye(n)
+    gap = ((centres[:, None] - centres) ** 2).sum(axis=-1)
+    return prior.std**2 * (np.exp(-gap / (2 * prior.length**2)) + 1e-6 * np.eye(n))
+
+
+def run(case: Case, run: Any) -> dict[str, object]:
+    """Run a case; returns the metrics of its summary. Collective.
+
+    Raises:
+        SolveError: no mode found, or a chain that never moves.
+        Interrupted: SIGTERM or SIGINT came between two blocks of draws.
+    """
+    from fem_apps.inverse import bayesian_posterior as bp
+    from fem_apps.inverse.bayesian_output import write_mode
+    from fem_apps.inverse.bayesian_problems import build
+
+    with run.phase("set-up"), same_error(run.comm):
+        setting = build(case, MPI.COMM_SELF)
+        posterior = setting.posterior
+    with run.phase("mode"):
+
+        def find() -> tuple[bp.Mode, bp.Mode, bp.Laplace]:
+            rough = bp.lbfgs(posterior, posterior.prior.mean)
+            mode = bp.newton_cg(posterior, rough.m, tolerance=case.tolerance)
+            return rough, mode, bp.laplace(posterior, mode.m)
+
+        rough, mode, approximation = on_rank_zero(run.comm, find)
+        log.info(
+            "mode: cost %.9g, gradient %.2g; %d evaluations, %d Hessian actions",
+            *(mode.cost, mode.gradient_norm, len(rough.history), mode.cg_iterations),
+        )
+    lam = approximation.eigenvalues
+    metrics: dict[str, object] = {
+        "map_cost": mode.cost,
+        "map_misfit": posterior.misfit(mode.m),
+        "gradient_norm": mode.gradient_norm,
+        "lbfgs_evaluations": len(rough.history),
+        "hessian_actions": mode.cg_iterations,
+        "laplace_eigenvalue_max": lam[0],
+        "laplace_eigenvalue_min": lam[-1],
+        "informed_directions": int((lam > 1).sum()),
+        "chi2": 2 * posterior.misfit(mode.m) / len(posterior.data),
+    }
+    draws = None
+    if case.mcmc is not None:
+        with run.phase("chains"):
+            draws, accepted = _sample(case, case.mcmc, posterior, approximation, run)
+        ess, split = _diagnose(draws)
+        if not ess.max() > 0:
+            raise CaseError("mcmc.step: no proposal was accepted; make it smaller")
+        metrics |= {
+            "acceptance": accepted,
+            "effective_samples": float(ess.min()),
+            "effective_samples_median": float(np.median(ess)),
+            "r_hat": float(split.max()),
+            "draws": draws.shape[0] * draws.shape[1],
+        }
+        if split.max() > 1.05:
+            run.note(
+                f"the chains have not mixed yet: largest split R-hat {split.max():.3f} "
+                "(1.01 is good); raise mcmc.draws and mcmc.warmup"
+            )
+        truth = setting.truth
+        if truth is not None:
+            flat = draws.reshape(-1, draws.shape[-1])
+            low, high = np.quantile(flat, [0.05, 0.95], axis=0)
+            metrics["coverage"] = float(((truth >= low) & (truth <= high)).mean())
+    else:
+        metrics |= {"acceptance": float("nan"), "effective_samples": 0.0}
+    with run.phase("output"):
+        on_rank_zero(run.comm, write_mode, case, run.folder, setting, mode, approximation, draws)
+    return metrics
+
+
+def _diagnose(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    from fem_apps.inverse.bayesian_mcmc import effective_samples, r_hat
+
+    return effective_samples(draws), r_hat(draws)
+
+
+def _sample(
+    case: Case, control: Chains, posterior: Any, approximation: Any, run: Any
+) -> tuple[np.ndarray, float]:
+    """All draws (chains, draws, n) on every rank, and the mean acceptance. Collective."""
+    from fem_apps.inverse.bayesian_mcmc import chain
+
+    comm, n = run.comm, len(posterior.prior.mean)
+    mine = range(comm.rank, control.chains, comm.size)
+    chains = []
+    for c in mine:
+        rng = np.random.default_rng([case.seed, c])
+        # apart from each other, so that R-hat can see whether they meet
+        start = approximation.samples(1, rng)[0]
+        chains.append(
+            chain(
+                *(control.method, posterior, start, approximation.covariance, rng),
+                warmup=control.warmup,
+                step=control.step,
+                leaps=control.leaps,
+            )
+        )
+    out = np.zeros((control.chains, control.draws, n))
+    chance = np.zeros((control.chains, control.draws))
+    total = control.warmup + control.draws
+    for first in range(0, total, BLOCK):
+        with same_error(comm):
+            for k in range(first, min(first + BLOCK, total)):
+                for c, draws in zip(mine, chains, strict=True):
+                    d = next(draws)
+                    if k >= control.warmup:
+                        out[c, k - control.warmup] = d.m
+                        chance[c, k - control.warmup] = d.accepted
+        run.progress.update(min(1.0, (first + BLOCK) / total), f"{control.method}: draw {k + 1}")
+        if run.asked_to_stop():
+            raise Interrupted(f"interrupted at draw {k + 1} of {total}; run the case again")
+    comm.Allreduce(MPI.IN_PLACE, out, op=MPI.SUM)
+    comm.Allreduce(MPI.IN_PLACE, chance, op=MPI.SUM)
+    return out, float(chance.mean())

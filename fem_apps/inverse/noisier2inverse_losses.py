@@ -1,0 +1,193 @@
+"""Losses that train f: B-reconstruction -> image from one noisy y per object.
+
+With z = y + alpha w, w of the law of the noise (alpha = 1 if not Gaussian), B filtered
+back-projection:
+
+    noisier2inverse   E |A f(B z) - (y - w/alpha)|^2    used as f(B y), or the mean of f(B(y + w_k))
+    sobolev           the same residual r in H1: |r|^2 + |d_s r|^2 + |d_theta r|^2
+    two-step          E |A f(B z) - y|^2                used as 2 f(B z) - B z (Noisier2Noise)
+    naive             E |A f(B z) - y|^2                used as f(B z): biased
+    supervised        E |A f(B z) - A x|^2              used as noisier2inverse: its bound
+    supervised-y      E |A f(B y) - A x|^2              the bound of all
+    noise2inverse     E |f(mean of 3 sub-reconstructions) - the fourth|^2, 4 folds of the angles
+    sparse2inverse    f of 2 of 4 groups of angles, loss on the projections of the other 2
+
+Gruber, Schwab, Haltmeier, Biguri, Dlaska, Hwang, arXiv 2503.19468; Noisier2Noise arXiv 1910.11908;
+Noise2Inverse arXiv 2001.11801; Sparse2Inverse arXiv 2402.16921. E|A f(Bz) - target|^2 exceeds the
+error E|A f(Bz) - A x|^2 by (1 + 1/alpha^2) tr Sigma whatever f is, so the held-out loss less that
+is an unbiased error: it selects the weights, and no clean image is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fem_apps.inverse.noisier2inverse_noise import CorrelatedNoise
+from fem_apps.inverse.operators_ct import Geometry, fbp, projection_matrix
+from fem_apps.surrogates.unet import UNet
+
+Method = Literal[
+    "noisier2inverse",
+    "sobolev",
+    "two-step",
+    "naive",
+    "supervised",
+    "supervised-y",
+    "noise2inverse",
+    "sparse2inverse",
+]
+FOLDS = 4
+SUPERVISED = ("supervised", "supervised-y")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every loss of a CT problem shares; matrices in float32.
+
+    Attributes:
+        size: images are size x size.
+        geometry: angles and detectors.
+        noise: law of the noise.
+        alpha: strength of the recorruption.
+    """
+
+    size: int
+    geometry: Geometry
+    noise: CorrelatedNoise
+    alpha: float = 1.0
+
+    @cached_property
+    def A(self) -> jax.Array:
+        """The projector, shape (m, n)."""
+        return jnp.asarray(projection_matrix(self.size, self.geometry).toarray(), jnp.float32)
+
+    @cached_property
+    def B(self) -> jax.Array:
+        """Filtered back-projection, shape (n, m)."""
+        m = int(np.prod(self.geometry.shape))
+        return jnp.asarray(fbp(np.eye(m), self.size, self.geometry).T, jnp.float32)
+
+    def groups(self) -> np.ndarray:
+        """The fold of each datum: angles in turn, shape (m,)."""
+        return np.repeat(np.arange(self.geometry.shape[0]) % FOLDS, self.geometry.shape[1])
+
+
+def reconstruct(model: UNet, images: jax.Array) -> jax.Array:
+    """The network on flat images, shapes (batch, n) -> (batch, n)."""
+    size = round(images.shape[-1] ** 0.5)
+    return model(images.reshape(-1, size, size, 1)).reshape(images.shape)
+
+
+def _part(s: Setting, groups: tuple[int, ...]) -> jax.Array:
+    """Filtered back-projection of some groups of angles alone, weighted as a whole one."""
+    chosen = np.isin(s.groups(), groups).astype(np.float32)
+    return s.B * chosen * np.float32(FOLDS / len(groups))
+
+
+def make_loss(method: Method, s: Setting) -> Callable[[Any, Any, jax.Array], jax.Array]:
+    """The loss of a batch of rows (y, x), mean over the data; the supervised ones alone read x."""
+    shape = (-1, *s.geometry.shape)
+
+    def matrices() -> tuple[jax.Array, jax.Array]:
+        """A^T and B^T as values that XLA must not fold: it would take minutes to transpose them."""
+        return jax.lax.optimization_barrier((At, Bt))
+
+    At, Bt = jnp.array(s.A.T), jnp.array(s.B.T)
+
+    def recorrupted(y: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        w = s.noise.draw(key, y.shape[0])
+        return y + s.alpha * w, y - w / s.alpha
+
+    def mean_square(r: jax.Array) -> jax.Array:
+        return jnp.mean(r * r)
+
+    def loss(model: UNet, batch: Any, key: jax.Array) -> jax.Array:
+        y, x = batch
+        At, Bt = matrices()
+        if method == "supervised-y":
+            return mean_square((reconstruct(model, y @ Bt) - x) @ At)
+        z, target = recorrupted(y, key)
+        r = reconstruct(model, z @ Bt) @ At
+        match method:
+            case "supervised":
+                return mean_square(r - x @ At)
+            case "noisier2inverse":
+                return mean_square(r - target)
+            case "sobolev":
+                q = (r - target).reshape(shape)
+                return (
+                    mean_square(q)
+                    + mean_square(jnp.diff(q, axis=1))
+                    + mean_square(jnp.diff(q, axis=2))
+                )
+        return mean_square(r - y)  # two-step, naive
+
+    folds = jnp.stack([_part(s, (k,)).T for k in range(FOLDS)]) if method == "noise2inverse" else Bt
+
+    def noise2inverse(model: UNet, batch: Any, key: jax.Array) -> jax.Array:
+        y, _ = batch
+        parts = y @ jax.lax.optimization_barrier(folds)
+        k = jax.random.randint(key, (), 0, FOLDS)
+        rest = (parts.sum(axis=0) - parts[k]) / (FOLDS - 1)
+        return mean_square(reconstruct(model, rest) - parts[k])
+
+    pairs = list(combinations(range(FOLDS), 2)) if method == "sparse2inverse" else []
+    inputs = jnp.stack([_part(s, p).T for p in pairs] or [Bt])
+    others = jnp.asarray([~np.isin(s.groups(), p) for p in pairs], jnp.float32)
+
+    def sparse2inverse(model: UNet, batch: Any, key: jax.Array) -> jax.Array:
+        y, _ = batch
+        k = jax.random.randint(key, (), 0, len(pairs))
+        r = reconstruct(model, y @ jax.lax.optimization_barrier(inputs)[k]) @ matrices()[0] - y
+        return 2 * mean_square(r * others[k])
+
+    return {"noise2inverse": noise2inverse, "sparse2inverse": sparse2inverse}.get(method, loss)
+
+
+def estimate(
+    method: Method,
+    s: Setting,
+    model: UNet,
+    y: jax.Array,
+    *,
+    draws: int = 0,
+    key: jax.Array | None = None,
+) -> jax.Array:
+    """Reconstructions, shapes (batch, m) -> (batch, n).
+
+    Args:
+        method: that trained the model.
+        s: what it was trained with.
+        model: f.
+        y: data.
+        draws: K > 0: the mean over f(B (y + alpha w_k)), the law that the network was trained on;
+            0: f(B y), less noise than it was trained on. Two-step and naive always draw.
+        key: of the draws.
+    """
+    B = s.B
+    if method == "noise2inverse":
+        folds = jnp.stack([y @ _part(s, (k,)).T for k in range(FOLDS)])
+        rests = (folds.sum(axis=0) - folds) / (FOLDS - 1)
+        return sum(reconstruct(model, r) for r in rests) / FOLDS
+    if method == "sparse2inverse":
+        pairs = list(combinations(range(FOLDS), 2))
+        return sum(reconstruct(model, y @ _part(s, p).T) for p in pairs) / len(pairs)
+    if method in ("two-step", "naive"):
+        draws = max(draws, 1)
+    if draws == 0 or method == "supervised-y":
+        return reconstruct(model, y @ B.T)
+    key = jax.random.key(0) if key is None else key
+    total = jnp.zeros((y.shape[0], B.shape[0]), jnp.float32)
+    for k in jax.random.split(key, draws):
+        v = (y + s.alpha * s.noise.draw(k, y.shape[0])) @ B.T
+        f = reconstruct(model, v)
+        total += 2 * f - v if method == "two-step" else f
+    return total / draws

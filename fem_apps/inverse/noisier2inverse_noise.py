@@ -1,0 +1,76 @@
+"""Correlated measurement noise of known law: filtered white noise on a (K, J) array.
+
+    eps = intensity * (F w)/|k|_2,   F: convolution with k, a Gaussian of standard deviation sigma
+
+(Gruber et al., arXiv 2503.19468: scipy's gaussian_filter, divided by the norm of its impulse
+response, so that the marginal standard deviation stays `intensity`). The filter is stationary: the
+detector axis is padded and cropped, the angles are continued by p(t + pi, s) = p(t, -s).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+
+Law = Literal["gaussian", "laplace"]
+
+
+@dataclass(frozen=True)
+class CorrelatedNoise:
+    """The law of eps on a (K, J) array.
+
+    Attributes:
+        angles, detectors: K, J.
+        intensity: marginal standard deviation.
+        sigma: of the filter, in samples, along both axes; 0: white.
+        law: of the white noise before the filter; "laplace" has variance 1 too.
+    """
+
+    angles: int
+    detectors: int
+    intensity: float
+    sigma: float
+    law: Law = "gaussian"
+
+    @cached_property
+    def _filters(self) -> tuple[np.ndarray, np.ndarray]:
+        """Filter along the angles (K, 2K) and along the padded detectors (J, J + 2 reach)."""
+        K, J = self.angles, self.detectors
+        reach = int(4 * self.sigma + 0.5)
+        spike = np.zeros(2 * reach + 1)
+        spike[reach] = 1.0
+        taps = gaussian_filter1d(spike, self.sigma, mode="constant") if self.sigma else spike
+        taps = taps / np.linalg.norm(taps)
+        along, across = np.zeros((K, 2 * K)), np.zeros((J, J + 2 * reach))
+        for i in range(J):
+            across[i, i : i + 2 * reach + 1] = taps
+        for i in range(K):
+            np.add.at(along[i], (i + np.arange(-reach, reach + 1)) % (2 * K), taps)
+        return along, across
+
+    def draw(self, key: jax.Array, number: int) -> jax.Array:
+        """Samples, shape (number, K J), float32."""
+        along, across = (jnp.asarray(f, jnp.float32) for f in self._filters)
+        shape = (number, self.angles, across.shape[1])
+        if self.law == "laplace":
+            w = jax.random.laplace(key, shape, jnp.float32) / np.float32(np.sqrt(2))
+        else:
+            w = jax.random.normal(key, shape, jnp.float32)
+        w = w @ across.T
+        w = jnp.concatenate([w, w[:, :, ::-1]], axis=1)
+        return np.float32(self.intensity) * (along @ w).reshape(number, -1)
+
+    @cached_property
+    def covariance(self) -> np.ndarray:
+        """Sigma, shape (K J, K J)."""
+        along, across = self._filters
+        K, J = self.angles, self.detectors
+        # eps[k, j] = sum_i (along[k, i] across[j] + along[k, K+i] across[J-1-j]) . w[i]
+        L = np.kron(along[:, :K], across) + np.kron(along[:, K:], across[::-1])
+        return self.intensity**2 * L.reshape(K * J, -1) @ L.T

@@ -1,0 +1,107 @@
+"""Wrong cases of the imaging kinds are refused by name, before any work; training continues."""
+
+import pytest
+
+from fem_apps.case import load
+from fem_apps.errors import CaseError, Interrupted
+
+EXAMPLE = "examples/imaging/{}.toml"
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "message"),
+    [
+        ("aristoff_bangerth", "problem.cells=30", "multiple of squares"),
+        ("aristoff_bangerth", "problem.points=7", "published data"),
+        ("aristoff_bangerth", "noise=0", "greater than 0"),
+        ("aristoff_bangerth", "problem.type=stokes", "conductivity"),
+        ("aristoff_bangerth", "mcmc.method=gibbs", "hmc"),
+        ("eit", "problem.electrodes=2", "greater than or equal to 3"),
+        ("ct_posterior", "prior.size=30", "multiple of"),
+        ("ct_posterior", "sampler.method=nuts", "moment-matching"),
+        ("ct_posterior", "sampler.smallest=30", "below"),
+        ("ct_posterior", "operator.angels=3", "unknown key"),
+        ("noisier2inverse_ct", "scanner.angles=30", "multiple of 4"),
+        ("noisier2inverse_ct", "noise.sigma=9.5", None),
+        ("noisier2inverse_ct", "scanner.angles=8", "reaches over"),
+        ("noisier2inverse_ct", 'methods=["sobolev"]', "must hold"),
+    ],
+)
+def test_wrong_cases(name, override, message, request):
+    path = request.config.rootpath / EXAMPLE.format(name)
+    if message is None:
+        load(path, [override])
+        return
+    with pytest.raises(CaseError, match=message):
+        load(path, [override])
+
+
+def test_alpha_needs_gaussian_noise(request):
+    path = request.config.rootpath / EXAMPLE.format("noisier2inverse_ct")
+    with pytest.raises(CaseError, match="gaussian"):
+        load(path, ["alpha=0.5", "noise.law=laplace"])
+
+
+def test_downsampling_must_divide(request, tmp_path):
+    path = tmp_path / "case.toml"
+    path.write_text('kind = "diffusion-prior"\n[operator]\ntype = "downsampling"\nfactor = 3\n')
+    with pytest.raises(CaseError, match="does not divide"):
+        load(path)
+
+
+def test_interrupted_selection_continues_to_the_same_weights(tmp_path, monkeypatch, request):
+    import jax
+    import numpy as np
+
+    from fem_apps.inverse import noisier2inverse as n2i
+
+    path = request.config.rootpath / EXAMPLE.format("noisier2inverse_ct")
+    small = ["scanner.size=8", "scanner.angles=16", "scanner.detectors=13", "noise.sigma=1"]
+    small += ["objects.train=8", "objects.validation=2", "objects.test=2"]
+    small += ["network.channels=[8]", "training.steps=60", "training.batch=4"]
+    case = load(path, small)
+    s, data = n2i.setting(case), n2i.measure(case)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a"))
+    whole, _ = n2i.train(case, "noisier2inverse", s, data)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "b"))
+    calls, state = iter([False, True]), tmp_path / "state.npz"
+    with pytest.raises(Interrupted):
+        n2i.train(*(case, "noisier2inverse", s, data), state_file=state, stop=lambda: next(calls))
+    again, _ = n2i.train(case, "noisier2inverse", s, data, state_file=state)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not list(tmp_path.glob("state*"))
+
+
+def test_held_out_loss_is_an_unbiased_risk(request):
+    """E|A f(Bz) - (y - w/alpha)|^2 = E|A f(Bz) - A x|^2 + (1 + 1/alpha^2) tr Sigma, any f."""
+    import jax
+    import numpy as np
+
+    from fem_apps.inverse import noisier2inverse as n2i
+    from fem_apps.inverse.noisier2inverse_losses import make_loss
+
+    path = request.config.rootpath / EXAMPLE.format("noisier2inverse_ct")
+    for alpha, law in ((1.0, "laplace"), (0.5, "gaussian"), (2.0, "gaussian")):
+        case = load(
+            path,
+            [
+                *("scanner.size=8", "scanner.angles=16", "scanner.detectors=13"),
+                *("noise.sigma=1", f"noise.law={law}", f"alpha={alpha}"),
+                *("objects.train=1200", "objects.validation=2", "objects.test=2"),
+            ],
+        )
+        s, data = n2i.setting(case), n2i.measure(case)
+        y, x = data["train"]
+        # the clean data of the loss are projections of pixels: make y of those
+        y = x @ np.asarray(s.A).T + np.asarray(s.noise.draw(jax.random.key(3), len(x)))
+
+        def f(images):
+            return jax.numpy.tanh(0.9 * images)
+
+        key, m = jax.random.key(1), y.shape[1]
+        self_supervised = make_loss("noisier2inverse", s)(f, (y, x), key)
+        supervised = make_loss("supervised", s)(f, (y, x), key)
+        excess = float(self_supervised - supervised)
+        want = (1 + 1 / alpha**2) * np.trace(s.noise.covariance) / m
+        assert abs(excess / want - 1) < 0.05, (alpha, excess, want)
