@@ -163,7 +163,7 @@ def test_mixed_conditions_and_several_obstacles():
     )
     p = Problem(UNIT, tuple(shape_of(b, lambda p: p) for b in bodies), P)
     s, _ = solve_problem(p, Sources(count=120, placement="offset", fraction=0.6))
-    # the change of condition is a singularity: the error falls slowly, energy is balanced all the same
+    # the change of condition is a singularity: the error falls slowly, energy is balanced
     assert s.boundary_error_rms < 0.1
     assert mfs.energy_balance(s, UNIT, P, 40).defect < 2e-2
 
@@ -185,7 +185,10 @@ def test_surfaces_are_checked():
     assert surfaces.inside(s, np.array([[0.1, 0.1, 0.1], [0.9, 0.9, 0]])).tolist() == [True, False]
     with pytest.raises(CaseError, match="open"):
         surface_of(x, cells[:-1], "body.stl")
-    crossed = np.concatenate([x, x + [0.7, 0.05, 0.02]]), np.concatenate([cells, cells + 6])
+    crossed = (
+        np.concatenate([x, x + np.array([0.7, 0.05, 0.02])]),
+        np.concatenate([cells, cells + 6]),
+    )
     with pytest.raises(CaseError, match="crosses itself"):
         surface_of(*crossed, "body.stl")
 
