@@ -1,4 +1,4 @@
-"""Every example of elastic waves, small, as a process: some start Python again with complex PETSc."""
+"""Elastic waves: the flagship cases, as processes, since some start Python again (complex PETSc)."""
 
 import json
 import os
