@@ -1,4 +1,4 @@
-"""Elastic waves: the flagship cases, as processes, since some start Python again (complex PETSc)."""
+"""Elastic waves: the flagship cases, as processes, as some start Python again (complex PETSc)."""
 
 import json
 import os
