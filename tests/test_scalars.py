@@ -11,7 +11,7 @@ from fem_apps.compat import complex_environment
 CODE = """
 from fem_apps import case, cli
 case.KINDS["waves"] = case.Kind("fem_apps.problems.waves", "for this test", scalar="complex")
-cli._use_scalars_of("waves")
+cli.use_scalars_of("waves")
 from petsc4py import PETSc
 print(PETSc.ScalarType.__name__)
 """
