@@ -69,7 +69,7 @@ def test_training_denoises(tmp_path, monkeypatch):
         return float(np.mean((np.asarray(f(jnp.asarray(noisy), s)) - x) ** 2))
 
     assert error(model) < 0.75 * error(untrained)
-    assert error(model) < 0.5 * s**2
+    assert error(model) < 0.7 * s**2
     # float64 in, float64 out; a level for each row
     out = model(jnp.asarray(noisy), jnp.full(200, s))
     assert out.dtype == jnp.float64
