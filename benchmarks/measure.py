@@ -127,7 +127,7 @@ def report(
     (wall, cpu), (wall_peer, cpu_peer) = times[ours], times[peer]
     parts = [
         f"{identifier} {size}: ours ({ours}) {seconds(wall)}, {peer} {seconds(wall_peer * scale)}",
-        f"ratio {wall_peer * scale / wall:.1f} (wall) {cpu_peer * scale / max(cpu, 1e-9):.1f} (CPU)",
+        f"ratio {wall_peer * scale / wall:.3g} (wall) {cpu_peer * scale / max(cpu, 1e-9):.3g} (CPU)",
         agreement,
     ]
     if machine:
