@@ -37,7 +37,7 @@ class TrueStar(Table):
     """A rigid star-shaped body: r as a function of the unit direction (x, y, z) is sought."""
 
     type: Literal["star"]
-    centre: Vector = Field((0.0, 0.0, 0.0), description="true centre, which is taken as known")
+    centre: Vector = Field((0.0, 0.0, 0.0), description="true centre")
     radius: ExpressionText = Field(description="r(x, y, z) of unit vectors, positive")
     degree: int = Field(5, ge=1, le=12, description="of the harmonics in which log r is sought")
 

@@ -21,6 +21,7 @@ from fem_apps.inverse.elastic_source import (
 )
 from fem_apps.inverse.elastic_source_forward import Forward, Receivers, Star
 from fem_apps.inverse.elastic_source_solve import (
+    Estimate,
     gauss_newton,
     grid,
     locate_sources,
@@ -124,53 +125,61 @@ def _obstacle(
     indicator: np.ndarray, noise: float,
 ) -> dict[str, object]:  # fmt: skip
     truth = case.truth
-    star = Star(truth.degree if isinstance(truth, TrueStar) else 0)
-    forward = Forward(
-        case.medium.medium(), tuple(i.wave() for i in case.incident), receivers, star,
-        case.sources, case.depth,
-    )  # fmt: skip
-    if isinstance(truth, TrueStar):
-        first = np.array(truth.centre)
-    elif case.start.sampling:
-        weight = indicator**4
-        first = weight @ z / weight.sum()
-    else:
-        first = np.array(case.start.centre)
-    start = star.sphere(first, case.start.radius)
-    penalty = None
-    if isinstance(truth, TrueStar):
-        n = np.sqrt(np.arange((star.degree + 1) ** 2)).astype(int)
-        penalty = np.concatenate([np.full(3, 1e3), 0.05 * (1 + n * (n + 1.0)) ** (SMOOTHNESS / 2)])
 
     def tell(k: int, residual: float) -> None:
         run.progress.update(min(k / case.iterations, 1.0), f"residual {residual:.4g}")
 
-    found = gauss_newton(
-        forward, data, start, noise=noise, penalty=penalty, iterations=case.iterations, tell=tell
-    )
+    def fit(star: Star, start: np.ndarray, penalty: np.ndarray | None = None) -> Estimate:
+        forward = Forward(
+            case.medium.medium(), tuple(i.wave() for i in case.incident), receivers, star,
+            case.sources, case.depth,
+        )  # fmt: skip
+        return gauss_newton(
+            forward, data, start, noise=noise, penalty=penalty, iterations=case.iterations,
+            tell=tell,
+        )  # fmt: skip
+
+    first = np.array(case.start.centre)
+    if case.start.sampling:
+        weight = indicator**4
+        first = weight @ z / weight.sum()
+    # a sphere first: its centre is where a star-shaped surface is seen from, and stays (harmonics
+    # of degree 1 move the surface)
+    star = Star(0)
+    found = fit(star, star.sphere(first, case.start.radius))
+    if isinstance(truth, TrueStar):
+        radius = float(star.radius(found.p, np.array([[0.0, 0.0, 1.0]]))[0])
+        centre, star = found.p[:3], Star(truth.degree)
+        n = np.sqrt(np.arange((star.degree + 1) ** 2)).astype(int)
+        penalty = np.concatenate([np.full(3, 1e3), 0.05 * (1 + n * (n + 1.0)) ** (SMOOTHNESS / 2)])
+        found = fit(star, star.sphere(centre, radius), penalty)
+    p, d, origin = found.p, fibonacci(2000), np.array(truth.centre)
     metrics: dict[str, object] = {
         "iterations": len(found.residuals) - 1,
         "residual": found.residuals[-1],
         "noise": noise,
     }
-    p = found.p
-    d = fibonacci(2000)
-    if isinstance(truth, TrueSphere):
-        radius = float(star.radius(p, d[:1])[0])
-        metrics |= {f"centre_{a}": float(v) for a, v in zip("xyz", p[:3], strict=True)}
-        metrics["radius"] = radius
-        metrics["centre_error"] = float(np.linalg.norm(p[:3] - truth.centre))
-        metrics["radius_error"] = abs(radius - truth.radius)
-        true_radius = np.full(len(d), truth.radius)
+
+    def true_radius(e: np.ndarray) -> np.ndarray:
+        if isinstance(truth, TrueStar):
+            return parse(truth.radius).numpy(e.T) * np.ones(len(e))
+        return np.full(len(e), truth.radius)
+
+    # both surfaces seen from the true centre
+    surface = p[:3] + star.radius(p, d)[:, None] * d - origin
+    found_radius = np.linalg.norm(surface, axis=1)
+    difference = found_radius - true_radius(surface / found_radius[:, None])
+    if isinstance(truth, TrueStar):
+        metrics["shape_error"] = float(np.linalg.norm(difference) / np.linalg.norm(found_radius))
+        metrics["shape_error_max"] = float(np.abs(difference).max() / true_radius(d).max())
+        middle = surface.mean(axis=0) - (true_radius(d)[:, None] * d).mean(axis=0)
+        metrics["centre_error"] = float(np.linalg.norm(middle))
+        metrics["radius_error"] = float(abs(found_radius.mean() - true_radius(d).mean()))
     else:
-        if not isinstance(truth, TrueStar):
-            raise TypeError(truth)
-        true_radius = parse(truth.radius).numpy(d.T)
-        difference = star.radius(p, d) - true_radius
-        metrics["shape_error"] = float(np.linalg.norm(difference) / np.linalg.norm(true_radius))
-        metrics["shape_error_max"] = float(np.abs(difference).max() / true_radius.max())
-        metrics["centre_error"] = float(np.linalg.norm(p[:3] - truth.centre))
-        metrics["radius_error"] = float(abs(np.mean(star.radius(p, d)) - np.mean(true_radius)))
+        metrics |= {f"centre_{a}": float(v) for a, v in zip("xyz", p[:3], strict=True)}
+        metrics["radius"] = float(star.radius(p, d[:1])[0])
+        metrics["centre_error"] = float(np.linalg.norm(p[:3] - origin))
+        metrics["radius_error"] = abs(float(star.radius(p, d[:1])[0]) - truth.radius)
     with History(_Alone(), run.folder / "history.csv") as history:  # type: ignore[arg-type]
         for k, (r, q) in enumerate(zip(found.residuals, found.path, strict=True)):
             row = {"step": k, "residual": r}
@@ -178,7 +187,7 @@ def _obstacle(
     write_whole(run.folder / "parameters.csv", _csv(found.path))
     if case.output.pictures:
         picture = pictures.obstacle(
-            star, found, np.array(truth.centre), d, true_radius, z, indicator, case.output.frames
+            star, found, origin, d, true_radius(d), z, indicator, case.output.frames
         )
         write_whole(run.folder / "reconstruction.png", picture)
         write_whole(run.folder / "convergence.png", pictures.convergence(found.residuals, noise))

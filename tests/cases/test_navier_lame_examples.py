@@ -14,6 +14,11 @@ SMALL = {
     "rigid_sphere_mfs": (["sources.count=200"], {"boundary_error": 1e-5, "optical_theorem": 1e-5}),
     "rigid_sphere_pml": (["mesh.parameters.h=0.8"], {"relative_error": 0.05}),
     "inverse_sphere": ([], {"centre_error": 2e-3, "radius_error": 2e-3}),
+    # the centre is not known to the inversion
+    "inverse_three_lobes": (
+        ["truth.centre=[0.5,-0.3,0.2]"],
+        {"centre_error": 0.01, "shape_error": 0.02},
+    ),
 }
 
 
