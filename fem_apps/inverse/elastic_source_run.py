@@ -125,6 +125,7 @@ def _obstacle(
     indicator: np.ndarray, noise: float,
 ) -> dict[str, object]:  # fmt: skip
     truth = case.truth
+    assert isinstance(truth, TrueSphere | TrueStar)  # sources have a branch of their own
 
     def tell(k: int, residual: float) -> None:
         run.progress.update(min(k / case.iterations, 1.0), f"residual {residual:.4g}")
@@ -161,9 +162,9 @@ def _obstacle(
     }
 
     def true_radius(e: np.ndarray) -> np.ndarray:
-        if isinstance(truth, TrueStar):
-            return parse(truth.radius).numpy(e.T) * np.ones(len(e))
-        return np.full(len(e), truth.radius)
+        if isinstance(truth, TrueSphere):
+            return np.full(len(e), truth.radius)
+        return parse(truth.radius).numpy(e.T) * np.ones(len(e))
 
     # both surfaces seen from the true centre
     surface = p[:3] + star.radius(p, d)[:, None] * d - origin
