@@ -38,6 +38,7 @@ CASES = {
     "missing key": ("end = 0.1", "", "time.end"),
     "wrong type": ("end = 0.1", 'end = "soon"', "time.end"),
     "negative end": ("end = 0.1", "end = -1", "time.end"),
+    "tolerance below rounding": ("end = 0.1", "end = 0.1\ntolerance = 1e-40", "time.tolerance"),
     "infinite end": ("end = 0.1", "end = inf", "time.end"),
     "exponent zero": ("exponent = 1", "exponent = 0", "exponent"),
     "unknown geometry": ('"interval"', '"intervall"', "intervall"),

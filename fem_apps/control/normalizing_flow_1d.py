@@ -218,8 +218,9 @@ def _optimal(law: Law, count: int) -> np.ndarray:
     x, density = _knot_density(law)
     dx = np.diff(x)
     even = np.exp(-((0.5 * (x[1:] + x[:-1])) ** 2) / 6)
-    share = EVEN if density @ dx > 0 else 1.0
-    mass = share * even * dx / (even @ dx) + (1 - share) * density * dx / max(density @ dx, 1e-300)
+    all_even, total = float(even @ dx), float(density @ dx)
+    share = EVEN if total > 0 else 1.0
+    mass = share * even * dx / all_even + (1 - share) * density * dx / max(total, 1e-300)
     level = np.concatenate([[0.0], np.cumsum(mass)])
     return np.interp((np.arange(count) + 0.5) / count * level[-1], level, x)
 

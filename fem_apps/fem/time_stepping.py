@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from fem_apps.case import Table
 from fem_apps.errors import SolveError
@@ -34,11 +34,20 @@ class StepControl(Table):
         1e-14, gt=0, description="smallest step, relative to the final time; below it the run fails"
     )
     tolerance: float = Field(
-        1e-3, ge=0, description="local error a step, relative; 0: all steps have length dt"
+        1e-3,
+        ge=0,
+        description="local error a step, relative, 1e-13 or more; 0: all steps have length dt",
     )
     growth: float = Field(
         2.0, gt=1, description="largest ratio of two steps that follow each other"
     )
+
+    @field_validator("tolerance")
+    @classmethod
+    def _above_rounding(cls, value: float) -> float:
+        if 0 < value < 1e-13:
+            raise ValueError("below what rounding lets be measured; give 1e-13 or more, or 0")
+        return value
 
 
 class Stepped(Protocol):

@@ -118,7 +118,7 @@ def _page(report: Report, metrics: dict[str, object]) -> str:
     lines = [f"# {report.case.title or report.case.name}", ""]
     lines += ["| term | coefficient | spread | truth |", "|---|---|---|---|"]
     spread = found.selected.samples.std(axis=0) if len(found.selected.samples) > 1 else None
-    shown = set(np.flatnonzero(found.c))
+    shown = {int(i) for i in np.flatnonzero(found.c)}
     if report.truth is not None:
         shown |= {int(i) for i in np.flatnonzero(report.truth) if i < len(found.c)}
     for i in sorted(shown):

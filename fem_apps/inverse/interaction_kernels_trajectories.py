@@ -202,7 +202,7 @@ def likelihood(
     fine = halves(c)
     tables = np.array([_table(a, c) for a in atoms])
     K, V0 = np.tensordot(coefficients, tables, 1), V(c.centre)
-    used = np.flatnonzero(coefficients)
+    used = [int(j) for j in np.flatnonzero(coefficients)]
     K_fine = sum(
         (coefficients[j] * _table(atoms[j], fine) for j in used), 0 * _table(atoms[0], fine)
     )

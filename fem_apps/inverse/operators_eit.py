@@ -117,7 +117,7 @@ class LinearisedElectrodes:
 
     def _adjoint(self, w: np.ndarray) -> np.ndarray:
         """The solution p with -w on the electrodes (the matrix is symmetric)."""
-        W = -w.reshape(self.model.currents.shape).T
+        W: np.ndarray = -w.reshape(self.model.currents.shape).T
         return self.system(np.zeros((len(self.model.C), W.shape[1])), W)[0]
 
     def jvp(self, h: np.ndarray) -> np.ndarray:

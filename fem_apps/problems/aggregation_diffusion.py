@@ -227,6 +227,8 @@ def _source(graph: NodeGraph, text: str) -> Callable[[float], np.ndarray]:
     mesh = graph.V.mesh
     time = fem.Constant(mesh, PETSc.ScalarType(0.0))
     s = parse(text).ufl(mesh, time)
+    if isinstance(s, ufl.classes.Zero):  # UFL makes no form of it
+        return lambda t: np.zeros(graph.n)
     form = fem.form(
         s * ufl.TestFunction(graph.V) * ufl.dx(metadata={"quadrature_degree": SOURCE_QUADRATURE})
     )

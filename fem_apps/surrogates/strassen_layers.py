@@ -94,7 +94,7 @@ class Bias:
 
     def vector(self) -> np.ndarray:
         """The entries."""
-        out = np.ones(1)
+        out: np.ndarray = np.ones(1)
         for f in self.factors:
             out = np.kron(out, np.ones(f) if isinstance(f, int) else f)
         return out

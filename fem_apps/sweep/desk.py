@@ -21,7 +21,7 @@ from fem_apps.sweep.view import View
 TO_DESK, FROM_DESK = 1, 2
 # seconds: between looks at the mail; how long cases that are handed out at once should last;
 # between synchronisations of the record with the disk
-NAP, BATCH, SYNC = 0.05, 0.5, 5.0
+NAP, BATCH, SYNC = 0.1, 0.5, 5.0
 LARGEST = 64
 
 

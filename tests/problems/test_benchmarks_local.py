@@ -13,9 +13,9 @@ from fem_apps.problems.free_energy import Diffusion
 from fem_apps.problems.initial_density import FromExpression
 
 
-def spread(m, h, tolerance=1e-5):
+def spread(m, h, tolerance=1e-5, **grading):
     """Barenblatt from t = 1 to 3 on an unstructured disc: the outcome, errors and their kind."""
-    data = mesh_of("disc", h=h, radius=3)
+    data = mesh_of("disc", h=h, radius=3, **grading)
     problem = ad.Problem(diffusion=[Diffusion(exponent=m)])
     setting = ad.set_up(data, problem, "1", tolerance=tolerance)
     x = setting.graph.x
@@ -50,6 +50,26 @@ def test_barenblatt_m3():
     assert orders(errors["pressure"]).min() >= 1.8
     # what is left is the front's
     assert errors["away"][-1] < 0.1 * errors["density"][-1]
+
+
+def test_barenblatt_m3_on_a_mesh_graded_to_the_front():
+    """Cells of size h^1.5 at the final front, and four times the nodes as h is halved."""
+    front = barenblatt(np.zeros((1, 2)), 3.0, 3)[1]
+    sizes = (0.4, 0.2, 0.1, 0.05)
+    runs = [spread(3, h, front=front, front_h=h * (h / 0.4) ** 0.5) for h in sizes]
+    for done, _ in runs:
+        assert done.keeps_the_structure()
+    nodes = [done.graph.n for done, _ in runs]
+    assert nodes[-1] < 4.2 * nodes[-2]
+    assert orders([e["density"] for _, e in runs]).min() >= 1.8
+
+
+def test_no_source_is_a_source():
+    """A source that UFL simplifies to nothing."""
+    data = mesh_of("interval", a=0, b=1, h=0.1)
+    problem = ad.Problem(diffusion=[Diffusion()], source="0*x")
+    done = evolve(data, problem, "1+x", 0.1)
+    assert done.mass_drift <= 1e-12
 
 
 @pytest.mark.parametrize("geometry", ["torus_interval", "torus_square"])
