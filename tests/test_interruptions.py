@@ -11,35 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sweeps import environment
+from processes import GRADIENT_FLOW, environment
 
 from fem_apps.output.history import read_history
 
-CASE = """
-kind = "aggregation-diffusion"
-seed = 3
-[mesh]
-geometry = "rectangle"
-parameters = { width = 4, height = 4, h = 0.2 }
-[[diffusion]]
-exponent = 3
-coefficient = 0.07
-[[interaction]]
-type = "gaussian"
-strength = -0.5
-width = 0.3
-[initial]
-type = "uniform"
-mass = 4
-noise = 0.1
-length = 0.3
-[time]
-end = 40
-[output]
-pictures = false
-checkpoint = 0.05
-frames = 4
-"""
+CASE = GRADIENT_FLOW.format(checkpoint=0.05)
 TOLERANCE = 1e-10
 # a solver that begins again may need one iteration more or less
 COUNTS = ("newton_iterations", "iterations")

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pytest
-
-from fem_apps.cli import main
+from processes import fails
 
 GOOD = """
 kind = "aggregation-diffusion"
@@ -61,18 +60,6 @@ CASES = {
         "log-density",
     ),
 }
-
-
-def fails(capsys, monkeypatch, *arguments: str) -> str:
-    """The one line that the command line says; it leaves with status 2."""
-    monkeypatch.setattr("sys.argv", ["fem-apps", *arguments])
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code == 2
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("fem-apps:")]
-    assert len(said) == 1
-    assert said[0].startswith("fem-apps: error: ")
-    return said[0]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,7 +1,6 @@
 """Whole runs under mpirun: the same numbers on 1, 2 and 3 ranks, and after an interruption."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -10,43 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import GRADIENT_FLOW, environment
 
 pytestmark = pytest.mark.skipif(shutil.which("mpirun") is None, reason="no mpirun")
 
-CASE = """
-kind = "aggregation-diffusion"
-seed = 3
-[mesh]
-geometry = "rectangle"
-parameters = { width = 4, height = 4, h = 0.2 }
-[[diffusion]]
-exponent = 3
-coefficient = 0.07
-[[interaction]]
-type = "gaussian"
-strength = -0.5
-width = 0.3
-[initial]
-type = "uniform"
-mass = 4
-noise = 0.1
-length = 0.3
-[time]
-end = 40
-[output]
-pictures = false
-checkpoint = 0
-frames = 4
-"""
+CASE = GRADIENT_FLOW.format(checkpoint=0)
 # counts of iterations and of rounding are not results
 COUNTS = {"newton_iterations", "rejected", "first_order_steps", "mass_drift", "energy_increase"}
-
-
-def environment() -> dict[str, str]:
-    """Without what makes a child believe that it is a rank of this process's run."""
-    return {
-        k: v for k, v in os.environ.items() if not k.startswith(("PMIX_", "OMPI_COMM", "PRTE_JOB"))
-    }
 
 
 def start(folder: Path, ranks: int, *options: str) -> subprocess.Popen[str]:

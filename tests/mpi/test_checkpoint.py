@@ -1,9 +1,5 @@
 """A checkpoint written on some of the ranks is read on all of them, and the other way round."""
 
-import shutil
-import tempfile
-from pathlib import Path
-
 import numpy as np
 import pytest
 from dolfinx import default_scalar_type, fem, mesh
@@ -16,15 +12,6 @@ from fem_apps.output.files import npz
 
 WORLD = MPI.COMM_WORLD
 SHARED = mesh.GhostMode.shared_facet
-
-
-@pytest.fixture
-def folder():
-    path = WORLD.bcast(Path(tempfile.mkdtemp()) if WORLD.rank == 0 else None)
-    yield path
-    WORLD.barrier()
-    if WORLD.rank == 0:
-        shutil.rmtree(path)
 
 
 def groups():

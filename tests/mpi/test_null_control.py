@@ -35,15 +35,6 @@ HEAT = {
 }
 
 
-@pytest.fixture
-def folder():
-    path = WORLD.bcast(Path(tempfile.mkdtemp()) if WORLD.rank == 0 else None)
-    yield path
-    WORLD.barrier()
-    if WORLD.rank == 0:
-        shutil.rmtree(path)
-
-
 def numbers(metrics):
     return {k: v for k, v in metrics.items() if k not in ("cg_reason", "cg_residual")}
 

@@ -20,15 +20,6 @@ from fem_apps.output.history import History, read_history
 WORLD = MPI.COMM_WORLD
 
 
-@pytest.fixture
-def folder():
-    path = WORLD.bcast(Path(tempfile.mkdtemp()) if WORLD.rank == 0 else None)
-    yield path
-    WORLD.barrier()
-    if WORLD.rank == 0:
-        shutil.rmtree(path)
-
-
 def frames_of(comm, folder, element, cell):
     msh = mesh.create_unit_square(comm, 6, 5, cell, ghost_mode=mesh.GhostMode.shared_facet)
     u = interpolate(fem.functionspace(msh, element), lambda x: np.sin(3 * x[0]) * x[1])

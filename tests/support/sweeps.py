@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from processes import environment
 
 from fem_apps.sweep.table import load
 
@@ -32,13 +33,6 @@ end = 0.5
 fields = false
 frames = 1
 """
-
-
-def environment() -> dict[str, str]:
-    """Without what makes a child believe that it is a rank of this process's run."""
-    return {
-        k: v for k, v in os.environ.items() if not k.startswith(("PMIX_", "OMPI_COMM", "PRTE_JOB"))
-    }
 
 
 def command(case: Path, out: Path, *options: str, ranks: int = 1) -> list[str]:

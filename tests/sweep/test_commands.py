@@ -3,9 +3,8 @@
 import sqlite3
 
 import pytest
+from processes import fails
 from sweeps import CASE
-
-from fem_apps.cli import main
 
 GOOD = "time.end=1,2"
 WRONG = {
@@ -23,17 +22,6 @@ WRONG = {
     "retry": (["--over", GOOD, "--retry", "all"], "all"),
     "set": (["--over", GOOD, "--set", "time.x=1"], "time.x"),
 }
-
-
-def fails(capsys, monkeypatch, *arguments: str) -> str:
-    """The one line that the command line says; it leaves with status 2."""
-    monkeypatch.setattr("sys.argv", ["fem-apps", *arguments])
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code == 2
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("fem-apps:")]
-    assert len(said) == 1
-    return said[0]
 
 
 @pytest.mark.parametrize("name", WRONG)

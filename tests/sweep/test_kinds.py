@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from sweeps import environment
+from processes import environment
 
 from fem_apps.compat import complex_environment
 from fem_apps.sweep.table import load

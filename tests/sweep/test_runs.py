@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from sweeps import CASE, command, environment, finish, results, start, sweep
+from processes import environment
+from sweeps import CASE, command, finish, results, start, sweep
 
 from fem_apps.sweep.table import load
 
