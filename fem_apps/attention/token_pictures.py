@@ -96,7 +96,7 @@ def snapshots(
         ax = _axes(figure, grid[0, k], frames[i], sphere)
         _paint(ax, frames[i], distance, sphere)
         k = labels(frames[i], distance).max() + 1
-        ax.set_title(f"{clock(times[i])}, {k} cluster{'s' * (k > 1)}")
+        ax.set_title(f"{clock(times[i])}, {k} cluster{'s' if k > 1 else ''}")
     return png(figure)
 
 
