@@ -20,7 +20,7 @@ from mpi4py import MPI
 
 from fem_apps.meshing import MeshCase, build
 from fem_apps.problems.elliptic import discretise
-from fem_apps.problems.elliptic_coefficients import Equation
+from fem_apps.problems.elliptic_equation import Equation
 from fem_apps.problems.elliptic_matrix import assemble_in_place
 from fem_apps.problems.elliptic_reduced import EllipticModel
 from fem_apps.problems.elliptic_solver import options

@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 from fem_apps.case import Case as AnyCase
 from fem_apps.case import Table
 from fem_apps.meshing import MeshCase
-from fem_apps.problems.elliptic_coefficients import Equation, LogNormal
+from fem_apps.problems.elliptic_coefficients import LogNormal
+from fem_apps.problems.elliptic_equation import Equation
 from fem_apps.surrogates.deeponet import Architecture
 from fem_apps.surrogates.pod_nn import PerceptronTable
 from fem_apps.surrogates.training import Training

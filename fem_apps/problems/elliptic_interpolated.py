@@ -16,7 +16,8 @@ from fem_apps.errors import CaseError
 from fem_apps.meshing import MeshData
 from fem_apps.mpi import total
 from fem_apps.problems.elliptic import Discretisation, Space, check_positive, discretise, make_space
-from fem_apps.problems.elliptic_coefficients import Equation, LogNormal
+from fem_apps.problems.elliptic_coefficients import LogNormal
+from fem_apps.problems.elliptic_equation import Equation
 from fem_apps.problems.elliptic_field import FieldOperator
 from fem_apps.surrogates.empirical_interpolation import Interpolation, interpolate_empirically
 

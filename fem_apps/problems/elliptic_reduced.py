@@ -19,7 +19,8 @@ from fem_apps.fem.solvers import factorised, solve
 from fem_apps.mpi import extremes, on_rank_zero, total
 from fem_apps.problems.elliptic import Discretisation
 from fem_apps.problems.elliptic_bounds import enclosing_boxes
-from fem_apps.problems.elliptic_coefficients import Equation, LogNormal
+from fem_apps.problems.elliptic_coefficients import LogNormal
+from fem_apps.problems.elliptic_equation import Equation
 from fem_apps.problems.elliptic_interpolated import Exact
 from fem_apps.problems.elliptic_solver import EllipticSolver
 from fem_apps.problems.elliptic_stored import model_functions

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from fem_apps.problems.elliptic_bounds import box_bound, coercivity_bound
-from fem_apps.problems.elliptic_coefficients import Equation, LogNormal
+from fem_apps.problems.elliptic_coefficients import LogNormal
+from fem_apps.problems.elliptic_equation import Equation
 from fem_apps.surrogates.empirical_interpolation import Interpolation
 from fem_apps.surrogates.reduced_basis_online import ReducedModel, load
 
