@@ -16,6 +16,9 @@ from fem_apps.surrogates.deeponet import Architecture
 from fem_apps.surrogates.pod_nn import PerceptronTable
 from fem_apps.surrogates.training import Training
 
+# streams of random numbers
+TRAINING, TEST, SNAPSHOTS, INTERPOLATION, DATA, SWEEP = 1, 2, 3, 4, 5, 6
+
 
 class Reduced(Table):
     """The `[reduced]` table: how the basis is made, and on what it is tested."""

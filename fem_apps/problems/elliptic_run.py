@@ -20,7 +20,15 @@ from fem_apps.output.folder import Run
 from fem_apps.output.frames import FrameRecorder
 from fem_apps.output.history import History
 from fem_apps.problems.elliptic import Discretisation, discretise
-from fem_apps.problems.elliptic_case import Case, sample
+from fem_apps.problems.elliptic_case import (
+    INTERPOLATION,
+    SNAPSHOTS,
+    SWEEP,
+    TEST,
+    TRAINING,
+    Case,
+    sample,
+)
 from fem_apps.problems.elliptic_interpolated import Exact, interpolate_diffusion
 from fem_apps.problems.elliptic_reduced import EllipticModel
 from fem_apps.surrogates.reduced_basis import Offline, Step, pod, weak_greedy
@@ -28,7 +36,6 @@ from fem_apps.surrogates.reduced_basis_online import ReducedModel, save
 
 log = logging.getLogger(__name__)
 
-TRAINING, TEST, SNAPSHOTS, INTERPOLATION, SWEEP = 1, 2, 3, 4, 6  # streams of random numbers
 # errors this near to the solver's are not compared with bounds
 SOLVED = 1e-10
 

@@ -9,13 +9,11 @@ import numpy as np
 
 from fem_apps.mpi import total
 from fem_apps.output.folder import Run
-from fem_apps.problems.elliptic_case import Case, sample
+from fem_apps.problems.elliptic_case import DATA, Case, sample
 from fem_apps.problems.elliptic_reduced import EllipticModel
 from fem_apps.surrogates import deeponet, pod_nn, weights
 from fem_apps.surrogates.reduced_basis import Offline, pod
 from fem_apps.surrogates.training import Loss, fit
-
-DATA = 5  # stream of random numbers
 
 
 def train_and_test(

@@ -11,7 +11,9 @@ biases, layers are affine maps, neurons are the outputs of all layers but the la
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any, Literal
 
@@ -202,8 +204,15 @@ class Network:
             y = layer.apply(y, xp)
         return y.T
 
+    @cached_property
+    def _compiled(self) -> Callable[[Any], Any]:
+        import jax
+        import jax.numpy as jnp
+
+        return jax.jit(lambda x: self.apply(x, jnp))
+
     def __call__(self, x: np.ndarray, most: int = 1 << 25) -> np.ndarray:
-        """As `apply`, in JAX and float64, in batches of at most `most` numbers a layer."""
+        """As `apply`, jitted, in float64, in batches of at most `most` numbers a layer."""
         import jax
         import jax.numpy as jnp
 
@@ -211,7 +220,7 @@ class Network:
         step = max(1, most // max(layer.outputs for layer in self.layers))
         with jax.enable_x64(True):
             parts = [
-                np.asarray(self.apply(jnp.asarray(x[i : i + step], dtype=float), jnp))
+                np.asarray(self._compiled(jnp.asarray(x[i : i + step], dtype=float)))
                 for i in range(0, len(x), step)
             ]
         return np.concatenate(parts)
