@@ -35,7 +35,12 @@ class Reduced(Table):
     product: Literal["seminorm", "energy"] | None = Field(
         None, description="X: H1 seminorm, or energy at the middle of the ranges"
     )
-    interpolation: int = Field(60, ge=1, description="most functions of an empirical interpolation")
+    interpolation: int = Field(
+        60,
+        ge=0,
+        description="most functions of an empirical interpolation; 0: none, the reduced model has "
+        "the exact operator: a bound without estimates, online costs that grow with the mesh",
+    )
     interpolation_tolerance: float = Field(1e-8, ge=0, description="of it, relative to max |a|")
     interpolation_samples: int = Field(300, ge=1, description="parameters that it looks at")
 

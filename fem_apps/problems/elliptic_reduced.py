@@ -34,7 +34,9 @@ class EllipticModel:
 
     Attributes:
         product: "seminorm" or "energy".
-        boxes: what bounds a / a_bar, a_bar = 1 for the seminorm.
+        weight: a_bar on the owned dofs of W: 1 for the seminorm.
+        boxes: what bounds a / a_bar.
+        exact: the operator of a diffusion that is not affine.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class EllipticModel:
         """
         space = D.space
         self.D, self.comm, self.ranges = D, space.comm, D.equation.ranges
-        self._exact = exact
+        self.exact = exact
         held = total(space.comm, len(space.fixed)) > 0
         self.product = product or ("seminorm" if held else "energy")
         if self.product == "seminorm" and not held:
@@ -76,7 +78,7 @@ class EllipticModel:
             self._extra = theta[self._Q :]
             if not (total(space.comm, int((weight <= 0).sum())) == 0 and (self._extra >= 0).all()):
                 raise CaseError("the energy at the middle of the parameter ranges is no norm")
-        self._least = extremes(space.comm, weight)[0]
+        self.weight, self._least = weight, extremes(space.comm, weight)[0]
         self.boxes = gathered_boxes(space.comm, D.fields / weight[:, None])
         self._feature_boxes = None
         if exact is not None and isinstance(D.equation.diffusion, LogNormal):
@@ -101,9 +103,11 @@ class EllipticModel:
         """See `FullModel`."""
         return self.D.quantities
 
-    def solve(self, mu: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
+    def solve(
+        self, mu: np.ndarray, start: np.ndarray | None = None, rtol: float = SNAPSHOT_RTOL
+    ) -> np.ndarray:
         """See `FullModel`."""
-        return (self._exact or self.D).solve(mu, start, SNAPSHOT_RTOL)
+        return (self.exact or self.D).solve(mu, start, rtol)
 
     def products(self, u: np.ndarray) -> Any:
         """See `FullModel`."""
@@ -139,8 +143,8 @@ class EllipticModel:
     def functions(self) -> dict[str, Any]:
         """What `model_functions` makes theta, theta_load and bound of, as JSON values."""
         inter = None
-        if self._exact is not None:
-            i = self._exact.interpolation
+        if self.exact is not None and self.exact.interpolation is not None:
+            i = self.exact.interpolation
             inter = {k: getattr(i, k).tolist() for k in ("features", "inverse", "watch")}
         return {
             "equation": self.D.equation.model_dump(mode="json", include=set(Equation.model_fields)),

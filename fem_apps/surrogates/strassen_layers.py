@@ -205,14 +205,21 @@ class Network:
         return y.T
 
     @cached_property
-    def _compiled(self) -> Callable[[Any], Any]:
+    def compiled(self) -> Callable[[np.ndarray], np.ndarray]:
+        """`apply` in JAX and float64, compiled once for every size of batch."""
         import jax
         import jax.numpy as jnp
 
-        return jax.jit(lambda x: self.apply(x, jnp))
+        run = jax.jit(lambda x: self.apply(x, jnp))
+
+        def call(x: np.ndarray) -> np.ndarray:
+            with jax.enable_x64(True):
+                return np.asarray(run(jnp.asarray(x, dtype=float)))
+
+        return call
 
     def __call__(self, x: np.ndarray, most: int = 1 << 25) -> np.ndarray:
-        """As `apply`, jitted, in float64, in batches of at most `most` numbers a layer."""
+        """As `apply`, in JAX and float64, in batches of at most `most` numbers a layer."""
         import jax
         import jax.numpy as jnp
 
@@ -220,7 +227,7 @@ class Network:
         step = max(1, most // max(layer.outputs for layer in self.layers))
         with jax.enable_x64(True):
             parts = [
-                np.asarray(self._compiled(jnp.asarray(x[i : i + step], dtype=float)))
+                np.asarray(self.apply(jnp.asarray(x[i : i + step], dtype=float), jnp))
                 for i in range(0, len(x), step)
             ]
         return np.concatenate(parts)

@@ -40,21 +40,22 @@ def before_last(run: Run, network: Network, mus: np.ndarray) -> tuple[np.ndarray
     hidden = network.layers[:-1]
     # the present width is the output of a network that ends before its last layer
     head = Network((*hidden[:-1], replace(hidden[-1], activation=None)))
+    count = len(mine)
+    # batches of one size, so that one program serves: the last one is filled up
+    mine = np.append(mine, np.repeat(mine[-1:], -count % TOGETHER))
     values = np.empty((len(mine), head.outputs))
-    if len(mine):
-        head(mus[mine[:TOGETHER]])  # what is compiled does not count
+    if count:
+        head.compiled(mus[mine[:TOGETHER]])  # the compiler's time does not count
     begun = clock.process_time()
-    for i in range(0, len(mine), TOGETHER):
-        values[i : i + TOGETHER] = head(mus[mine[i : i + TOGETHER]])
-        run.progress.update(
-            min((i + TOGETHER) / len(mine), 1.0), f"network, parameter {i + 1} of {len(mine)}"
-        )
+    for i in range(0, count, TOGETHER):
+        values[i : i + TOGETHER] = head.compiled(mus[mine[i : i + TOGETHER]])
+        run.progress.update((i + TOGETHER) / len(mine), f"network, parameter {i + 1} of {count}")
         if run.signalled:
             break
     spent = clock.process_time() - begun
     if run.asked_to_stop():
         raise Interrupted("interrupted in the network; continue with --restart")
-    values = np.concatenate(run.comm.allgather(values))
+    values = np.concatenate(run.comm.allgather(values[:count]))
     return activate(values, hidden[-1].activation), spent / max(len(mine), 1)
 
 
