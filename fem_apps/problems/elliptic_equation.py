@@ -69,7 +69,7 @@ class Equation(Table):
 
     Attributes:
         parameters: ranges of the parameters that expressions may use.
-        diffusion: a; `reaction`: c >= 0; `source`: f; `boundary`: conditions, u = 0 if none.
+        diffusion: a; `reaction`: c; `source`: f; `boundary`: conditions, u = 0 if none.
     """
 
     parameters: dict[str, Range] = Field({}, description="name = [low, high] of each parameter")
@@ -77,7 +77,9 @@ class Equation(Table):
     interpolation: Literal[0, 1, 2, 3] | None = Field(
         None, description="degree of a's interpolant; 0: constant on cells; by default the family's"
     )
-    reaction: tuple[Term, ...] = Field((), description="c, the sum of these; at least 0")
+    reaction: tuple[Term, ...] = Field(
+        (), description="c, the sum of these; values at least 0, theta of any sign"
+    )
     source: tuple[Term, ...] = Field((Term(),), description="f, the sum of these")
     boundary: tuple[Boundary, ...] = Field((), description="conditions; if none, u = 0 everywhere")
     quantities: tuple[Quantity, ...] = Field((), description="quantities of interest")

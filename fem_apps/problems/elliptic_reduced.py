@@ -22,6 +22,7 @@ from fem_apps.problems.elliptic_bounds import enclosing_boxes
 from fem_apps.problems.elliptic_coefficients import LogNormal
 from fem_apps.problems.elliptic_equation import Equation
 from fem_apps.problems.elliptic_interpolated import Exact
+from fem_apps.problems.elliptic_reach import reaches
 from fem_apps.problems.elliptic_solver import EllipticSolver
 from fem_apps.problems.elliptic_stored import model_functions
 
@@ -83,12 +84,14 @@ class EllipticModel:
         self._feature_boxes = None
         if exact is not None and isinstance(D.equation.diffusion, LogNormal):
             self._feature_boxes = gathered_boxes(space.comm, exact.features.T)
+        self._direct = space.V.mesh.topology.dim < 3 and space.size <= DIRECT
+        self._reach = reaches(D, self.X, self._direct) if self._extra is None else None
         made = model_functions(self.functions())
         self.theta, self.theta_load = made["theta"], made["theta_load"]
         self.bound, self.gap = made["bound"], made["gap"]
         self._factor: PETSc.KSP | None = None
         self._cg: EllipticSolver | None = None
-        if space.V.mesh.topology.dim < 3 and space.size <= DIRECT:
+        if self._direct:
             self._factor = factorised(self.X, spd=True)
         else:
             self._cg = EllipticSolver(space.comm, space.V.mesh.topology.dim, 1e-13)
@@ -151,6 +154,7 @@ class EllipticModel:
             "lifts": len(self.D.lifts) > 0,
             "boxes": [b.tolist() for b in self.boxes],
             "extra": None if self._extra is None else self._extra.tolist(),
+            "reach": None if self._reach is None else self._reach.tolist(),
             "terms": self._Q,
             "interpolation": inter,
             "feature_boxes": self._feature_boxes and [b.tolist() for b in self._feature_boxes],

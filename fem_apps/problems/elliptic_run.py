@@ -170,7 +170,7 @@ def refuse_uncertified(model: EllipticModel, training: np.ndarray) -> None:
         at = ", ".join(f"{k} = {v:.4g}" for k, v in zip(model.ranges, mu, strict=True))
         raise CaseError(
             f"the equation is not certified to be coercive at {at}: the diffusion coefficient is "
-            f"not positive there, or reaction or robin terms are negative (lower bound "
+            f"not positive there, or negative reaction or robin terms outweigh it (lower bound "
             f"{float(alpha.min()):.3g})"
         )
 

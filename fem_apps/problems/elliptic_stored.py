@@ -34,6 +34,8 @@ def model_functions(stored: dict[str, Any]) -> dict[str, Any]:
         arrays = {k: np.array(v) for k, v in stored["interpolation"].items()}
         inter = coefficient = Interpolation(equation.diffusion.at, **arrays)
 
+    reach = stored.get("reach") and np.array(stored["reach"])
+
     modes = stored["feature_boxes"] and [np.array(b) for b in stored["feature_boxes"]]
 
     def theta(mu: Any, xp: Any = np) -> Any:
@@ -49,7 +51,7 @@ def model_functions(stored: dict[str, Any]) -> dict[str, Any]:
         return inter.gap(equation.named(mu), xp) / stored["least"]
 
     def bound(mu: Any, xp: Any = np) -> Any:
-        low = coercivity_bound(theta(mu, xp), stored["terms"], boxes, extra, xp)
+        low = coercivity_bound(theta(mu, xp), stored["terms"], boxes, extra, xp, reach)
         if inter is None:
             return low
         low = low - gap(mu, xp)
