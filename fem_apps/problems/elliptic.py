@@ -27,7 +27,8 @@ from fem_apps.fem.expressions import COORDINATES, parse
 from fem_apps.fem.integrals import interpolate, owned
 from fem_apps.meshing import MeshData
 from fem_apps.mpi import extremes, total
-from fem_apps.problems.elliptic_coefficients import Equation, Term, Terms
+from fem_apps.problems.elliptic_coefficients import Term, Terms
+from fem_apps.problems.elliptic_equation import Equation
 from fem_apps.problems.elliptic_matrix import AffineMatrix
 from fem_apps.problems.elliptic_solver import EllipticSolver
 

@@ -3,7 +3,10 @@
     a(x; mu) >= min_c sum_q ( theta_q^+ lo_cq - theta_q^- hi_cq ),   (a_1(x), ..., a_Q(x)) in box c,
 
 which is exact where a takes few values, as on blocks, and costs O(boxes Q) whatever the mesh.
-Divided by the a_bar of the inner product X this bounds the coercivity constant in X. No DOLFINx.
+Divided by the a_bar of the inner product X this bounds the coercivity constant in X. A reaction or
+Robin term that is negative, theta_q (c_q u, u) with c_q >= 0, takes at most |theta_q| lambda_q from
+it, lambda_q the largest eigenvalue of (c_q u, v) = lambda (u, v)_X: equations that are coercive
+though not term by term. No DOLFINx.
 """
 
 from __future__ import annotations
@@ -53,12 +56,24 @@ def coercivity_bound(
     boxes: tuple[np.ndarray, np.ndarray],
     extra: np.ndarray | None,
     xp: Any = np,
+    reach: np.ndarray | None = None,
 ) -> Any:
-    """alpha_LB from theta (..., Q'): a's terms first; `extra` are the others' in the product."""
+    """alpha_LB, shape (...); where it is not positive nothing is certified.
+
+    Args:
+        theta: of all terms, shape (..., Q'), those of a first.
+        Q: number of terms of a.
+        boxes: of a / a_bar.
+        extra: theta of the other terms in the product; None for the seminorm, which has none.
+        xp: numpy or jax.numpy.
+        reach: lambda_q of the other terms, where they may be negative.
+    """
     low = box_bound(*boxes, theta[..., :Q], xp)
     rest = theta[..., Q:]
     if extra is None:
         # terms that the seminorm does not see help where they are not negative
+        if reach is not None:
+            return low + xp.minimum(rest, 0.0) @ xp.asarray(reach)
         negative = (rest < 0).any(axis=-1) if rest.shape[-1] else xp.zeros(low.shape, bool)
         return xp.where(negative, 0.0, low)
     seen = np.flatnonzero(extra > 0)

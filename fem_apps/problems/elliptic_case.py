@@ -10,10 +10,14 @@ from pydantic import Field, model_validator
 from fem_apps.case import Case as AnyCase
 from fem_apps.case import Table
 from fem_apps.meshing import MeshCase
-from fem_apps.problems.elliptic_coefficients import Equation, LogNormal
+from fem_apps.problems.elliptic_coefficients import LogNormal
+from fem_apps.problems.elliptic_equation import Equation
 from fem_apps.surrogates.deeponet import Architecture
 from fem_apps.surrogates.pod_nn import PerceptronTable
 from fem_apps.surrogates.training import Training
+
+# streams of random numbers
+TRAINING, TEST, SNAPSHOTS, INTERPOLATION, DATA, SWEEP = 1, 2, 3, 4, 5, 6
 
 
 class Reduced(Table):
@@ -31,7 +35,12 @@ class Reduced(Table):
     product: Literal["seminorm", "energy"] | None = Field(
         None, description="X: H1 seminorm, or energy at the middle of the ranges"
     )
-    interpolation: int = Field(60, ge=1, description="most functions of an empirical interpolation")
+    interpolation: int = Field(
+        60,
+        ge=0,
+        description="most functions of an empirical interpolation; 0: none, the reduced model has "
+        "the exact operator: a bound without estimates, online costs that grow with the mesh",
+    )
     interpolation_tolerance: float = Field(1e-8, ge=0, description="of it, relative to max |a|")
     interpolation_samples: int = Field(300, ge=1, description="parameters that it looks at")
 

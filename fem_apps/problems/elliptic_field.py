@@ -24,7 +24,7 @@ from fem_apps.fem.expressions import COORDINATES, parse
 from fem_apps.fem.solvers import factorised, solve
 from fem_apps.mpi import extremes
 from fem_apps.problems.elliptic import Space
-from fem_apps.problems.elliptic_coefficients import Equation
+from fem_apps.problems.elliptic_equation import Equation
 from fem_apps.problems.elliptic_matrix import assemble_in_place
 from fem_apps.problems.elliptic_solver import SPREAD, EllipticSolver
 

@@ -7,7 +7,9 @@ an estimate of |a - a_M| at points that the interpolation has not used.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,8 @@ from fem_apps.errors import CaseError
 from fem_apps.meshing import MeshData
 from fem_apps.mpi import total
 from fem_apps.problems.elliptic import Discretisation, Space, check_positive, discretise, make_space
-from fem_apps.problems.elliptic_coefficients import Equation, LogNormal
+from fem_apps.problems.elliptic_coefficients import LogNormal
+from fem_apps.problems.elliptic_equation import Equation
 from fem_apps.problems.elliptic_field import FieldOperator
 from fem_apps.surrogates.empirical_interpolation import Interpolation, interpolate_empirically
 
@@ -29,14 +32,15 @@ class Exact:
         D: the discretisation with the interpolated a, of the same space and right sides.
         operator: of the field a.
         features: what a is a function of, at the owned dofs of W, shape (k, n_W).
-        interpolation: theta of a_M, and the estimate of its error.
+        interpolation: theta of a_M, and the estimate of its error; None where there is none, and
+            D has a at the middle of the ranges instead.
         errors: of the interpolation over its samples, before each function.
     """
 
     D: Discretisation
     operator: FieldOperator
     features: np.ndarray
-    interpolation: Interpolation
+    interpolation: Interpolation | None
     errors: np.ndarray
 
     def field(self, mu: np.ndarray) -> np.ndarray:
@@ -53,6 +57,15 @@ class Exact:
             CaseError: a is not positive; a term of reaction or Robin that depends on parameters.
             SolveError: CG did not converge.
         """
+        _, b = self.assemble(mu)
+        return self.operator.solve(b, start, rtol)
+
+    def assemble(self, mu: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A(mu) into `operator.mat`; the field a, and b. Collective.
+
+        Raises:
+            CaseError: a is not positive.
+        """
         mu = np.asarray(mu, dtype=float)
         D, a = self.D, self.field(mu)
         check_positive(D.space, a, mu, D.equation)
@@ -60,7 +73,15 @@ class Exact:
         b = D.equation.theta_load(mu) @ D.loads
         if len(D.lifts):
             b -= self.operator.lifted(D.space.lift)
-        return self.operator.solve(b, start, rtol)
+        return a, b
+
+
+class One:
+    """theta of a coefficient that does not depend on parameters."""
+
+    def theta(self, mu: Mapping[str, Any], xp: ModuleType = np) -> Any:
+        """1, shape (..., 1)."""
+        return xp.ones((*np.shape(next(iter(mu.values()), 0.0)), 1))
 
 
 def interpolate_diffusion(
@@ -79,7 +100,7 @@ def interpolate_diffusion(
         equation: its diffusion is not affine.
         degree: of V_h.
         samples: parameters, shape (S, P), the same on all ranks.
-        size: most functions q_m.
+        size: most functions q_m; 0 for none.
         tolerance: of the interpolation, relative to max|a|.
 
     Raises:
@@ -100,6 +121,13 @@ def interpolate_diffusion(
         raise CaseError("the diffusion coefficient is not finite at some parameter and place")
     for mu, a in zip(samples, values, strict=True):
         check_positive(space, a, mu, equation)
+    if size == 0:
+        middle = np.array([0.5 * (low + high) for low, high in equation.ranges.values()])
+        a = d.at(x, equation.named(middle))
+        check_positive(space, a, middle, equation)
+        D = discretise(data, equation, degree, interpolation=(One(), a[:, None]))
+        operator = FieldOperator(D.space, equation, rtol=D.solver.rtol)
+        return Exact(D, operator, x, None, np.empty(0))
     points = space.points()
     numbers = np.sqrt([2.0, 3.0, 5.0][: len(points)]) @ points
     inter, Q, errors = interpolate_empirically(

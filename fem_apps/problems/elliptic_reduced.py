@@ -19,8 +19,10 @@ from fem_apps.fem.solvers import factorised, solve
 from fem_apps.mpi import extremes, on_rank_zero, total
 from fem_apps.problems.elliptic import Discretisation
 from fem_apps.problems.elliptic_bounds import enclosing_boxes
-from fem_apps.problems.elliptic_coefficients import Equation, LogNormal
+from fem_apps.problems.elliptic_coefficients import LogNormal
+from fem_apps.problems.elliptic_equation import Equation
 from fem_apps.problems.elliptic_interpolated import Exact
+from fem_apps.problems.elliptic_reach import reaches
 from fem_apps.problems.elliptic_solver import EllipticSolver
 from fem_apps.problems.elliptic_stored import model_functions
 
@@ -33,7 +35,9 @@ class EllipticModel:
 
     Attributes:
         product: "seminorm" or "energy".
-        boxes: what bounds a / a_bar, a_bar = 1 for the seminorm.
+        weight: a_bar on the owned dofs of W: 1 for the seminorm.
+        boxes: what bounds a / a_bar.
+        exact: the operator of a diffusion that is not affine.
     """
 
     def __init__(
@@ -52,7 +56,7 @@ class EllipticModel:
         """
         space = D.space
         self.D, self.comm, self.ranges = D, space.comm, D.equation.ranges
-        self._exact = exact
+        self.exact = exact
         held = total(space.comm, len(space.fixed)) > 0
         self.product = product or ("seminorm" if held else "energy")
         if self.product == "seminorm" and not held:
@@ -75,17 +79,19 @@ class EllipticModel:
             self._extra = theta[self._Q :]
             if not (total(space.comm, int((weight <= 0).sum())) == 0 and (self._extra >= 0).all()):
                 raise CaseError("the energy at the middle of the parameter ranges is no norm")
-        self._least = extremes(space.comm, weight)[0]
+        self.weight, self._least = weight, extremes(space.comm, weight)[0]
         self.boxes = gathered_boxes(space.comm, D.fields / weight[:, None])
         self._feature_boxes = None
         if exact is not None and isinstance(D.equation.diffusion, LogNormal):
             self._feature_boxes = gathered_boxes(space.comm, exact.features.T)
+        self._direct = space.V.mesh.topology.dim < 3 and space.size <= DIRECT
+        self._reach = reaches(D, self.X, self._direct) if self._extra is None else None
         made = model_functions(self.functions())
         self.theta, self.theta_load = made["theta"], made["theta_load"]
         self.bound, self.gap = made["bound"], made["gap"]
         self._factor: PETSc.KSP | None = None
         self._cg: EllipticSolver | None = None
-        if space.V.mesh.topology.dim < 3 and space.size <= DIRECT:
+        if self._direct:
             self._factor = factorised(self.X, spd=True)
         else:
             self._cg = EllipticSolver(space.comm, space.V.mesh.topology.dim, 1e-13)
@@ -100,9 +106,11 @@ class EllipticModel:
         """See `FullModel`."""
         return self.D.quantities
 
-    def solve(self, mu: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
+    def solve(
+        self, mu: np.ndarray, start: np.ndarray | None = None, rtol: float = SNAPSHOT_RTOL
+    ) -> np.ndarray:
         """See `FullModel`."""
-        return (self._exact or self.D).solve(mu, start, SNAPSHOT_RTOL)
+        return (self.exact or self.D).solve(mu, start, rtol)
 
     def products(self, u: np.ndarray) -> Any:
         """See `FullModel`."""
@@ -138,14 +146,15 @@ class EllipticModel:
     def functions(self) -> dict[str, Any]:
         """What `model_functions` makes theta, theta_load and bound of, as JSON values."""
         inter = None
-        if self._exact is not None:
-            i = self._exact.interpolation
+        if self.exact is not None and self.exact.interpolation is not None:
+            i = self.exact.interpolation
             inter = {k: getattr(i, k).tolist() for k in ("features", "inverse", "watch")}
         return {
             "equation": self.D.equation.model_dump(mode="json", include=set(Equation.model_fields)),
             "lifts": len(self.D.lifts) > 0,
             "boxes": [b.tolist() for b in self.boxes],
             "extra": None if self._extra is None else self._extra.tolist(),
+            "reach": None if self._reach is None else self._reach.tolist(),
             "terms": self._Q,
             "interpolation": inter,
             "feature_boxes": self._feature_boxes and [b.tolist() for b in self._feature_boxes],

@@ -20,7 +20,16 @@ from fem_apps.output.folder import Run
 from fem_apps.output.frames import FrameRecorder
 from fem_apps.output.history import History
 from fem_apps.problems.elliptic import Discretisation, discretise
-from fem_apps.problems.elliptic_case import Case, sample
+from fem_apps.problems.elliptic_case import (
+    INTERPOLATION,
+    SNAPSHOTS,
+    SWEEP,
+    TEST,
+    TRAINING,
+    Case,
+    sample,
+)
+from fem_apps.problems.elliptic_exact import ExactOffline
 from fem_apps.problems.elliptic_interpolated import Exact, interpolate_diffusion
 from fem_apps.problems.elliptic_reduced import EllipticModel
 from fem_apps.surrogates.reduced_basis import Offline, Step, pod, weak_greedy
@@ -28,7 +37,6 @@ from fem_apps.surrogates.reduced_basis_online import ReducedModel, save
 
 log = logging.getLogger(__name__)
 
-TRAINING, TEST, SNAPSHOTS, INTERPOLATION, SWEEP = 1, 2, 3, 4, 6  # streams of random numbers
 # errors this near to the solver's are not compared with bounds
 SOLVED = 1e-10
 
@@ -52,7 +60,7 @@ def run_case(case: Case, run: Run) -> dict[str, object]:
     with run.phase("offline"):
         offline, bound = build_basis(case, run, model)
         reduced = offline.reduced()
-    if run.comm.rank == 0:
+    if run.comm.rank == 0 and isinstance(reduced, ReducedModel):
         save(reduced, run.folder / "reduced.npz", model.functions())
     store_basis(run.folder / "basis", D, offline.basis.vectors)
     with run.phase("test"):
@@ -70,7 +78,7 @@ def run_case(case: Case, run: Run) -> dict[str, object]:
     with run.phase("online"):
         answers = evaluate(case, run, reduced)
     with run.phase("pictures"):
-        write_fields(case, run, D, offline, reduced, tests)
+        write_fields(case, run, model, offline, reduced, tests)
         draw_pictures(case, run, table)
     steps = (exact.operator.iterations if exact else D.solver.iterations) or [0]
     return {
@@ -80,7 +88,7 @@ def run_case(case: Case, run: Run) -> dict[str, object]:
         "dofs": D.space.size,
         "cg_iterations_max": max(steps),
         "terms": D.fields.shape[1],
-        "interpolation_error": None if exact is None else float(exact.errors[-1]),
+        "interpolation_error": float(exact.errors[-1]) if exact and len(exact.errors) else None,
         **trained,
         **answers,
     }
@@ -104,7 +112,8 @@ def set_up(case: Case, data: meshing.MeshData) -> tuple[Discretisation, Exact | 
 
 def build_basis(case: Case, run: Run, model: EllipticModel) -> tuple[Offline, float]:
     """The basis, by greedy or POD, and the largest bound over the training set. Collective."""
-    offline, r = Offline(model), case.reduced
+    exact = model.exact is not None and model.exact.interpolation is None
+    offline, r = ExactOffline(model) if exact else Offline(model), case.reduced
     training = sample(case, r.training, [case.seed, TRAINING])
     refuse_uncertified(model, training)
     with History(run.comm, run.folder / "history.csv") as history:
@@ -161,7 +170,7 @@ def refuse_uncertified(model: EllipticModel, training: np.ndarray) -> None:
         at = ", ".join(f"{k} = {v:.4g}" for k, v in zip(model.ranges, mu, strict=True))
         raise CaseError(
             f"the equation is not certified to be coercive at {at}: the diffusion coefficient is "
-            f"not positive there, or reaction or robin terms are negative (lower bound "
+            f"not positive there, or negative reaction or robin terms outweigh it (lower bound "
             f"{float(alpha.min()):.3g})"
         )
 
@@ -302,7 +311,7 @@ def evaluate(case: Case, run: Run, reduced: ReducedModel) -> dict[str, Any]:
 
 
 def write_fields(
-    case: Case, run: Run, D: Discretisation, offline: Offline, reduced: ReducedModel, tests: Any
+    case: Case, run: Run, model: EllipticModel, offline: Offline, reduced: ReducedModel, tests: Any
 ) -> None:
     """Reduced solutions at the first tests with their a, for ParaView; the first for a picture."""
     count = min(case.output.frames, len(tests))
@@ -310,13 +319,15 @@ def write_fields(
         return
     from dolfinx import fem
 
+    D = model.D
     u, a = D.space.function(D.space.lift, "u"), fem.Function(D.space.W, name="a")
     writer = FieldWriter(run.comm, run.folder, [u, a]) if case.output.fields else None
     frames = FrameRecorder(run.folder, u, label="u") if case.output.pictures else None
-    c, theta = reduced.coefficients(tests[:count]), D.theta(tests[:count])
+    c, Q = reduced.coefficients(tests[:count]), D.fields.shape[1]
     for k in range(count):
         u.x.array[: len(D.space.lift)] = D.space.lift + offline.basis.vectors @ c[k]
-        a.x.array[: len(D.fields)] = D.fields @ theta[k, : D.fields.shape[1]]
+        of_a = model.exact.field(tests[k]) if model.exact else D.fields @ D.theta(tests[k])[:Q]
+        a.x.array[: len(D.fields)] = of_a
         for f in (u, a):
             f.x.scatter_forward()
         if writer is not None:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from fem_apps.problems.elliptic_bounds import box_bound, coercivity_bound
-from fem_apps.problems.elliptic_coefficients import Equation, LogNormal
+from fem_apps.problems.elliptic_coefficients import LogNormal
+from fem_apps.problems.elliptic_equation import Equation
 from fem_apps.surrogates.empirical_interpolation import Interpolation
 from fem_apps.surrogates.reduced_basis_online import ReducedModel, load
 
@@ -33,6 +34,8 @@ def model_functions(stored: dict[str, Any]) -> dict[str, Any]:
         arrays = {k: np.array(v) for k, v in stored["interpolation"].items()}
         inter = coefficient = Interpolation(equation.diffusion.at, **arrays)
 
+    reach = stored.get("reach") and np.array(stored["reach"])
+
     modes = stored["feature_boxes"] and [np.array(b) for b in stored["feature_boxes"]]
 
     def theta(mu: Any, xp: Any = np) -> Any:
@@ -48,7 +51,7 @@ def model_functions(stored: dict[str, Any]) -> dict[str, Any]:
         return inter.gap(equation.named(mu), xp) / stored["least"]
 
     def bound(mu: Any, xp: Any = np) -> Any:
-        low = coercivity_bound(theta(mu, xp), stored["terms"], boxes, extra, xp)
+        low = coercivity_bound(theta(mu, xp), stored["terms"], boxes, extra, xp, reach)
         if inter is None:
             return low
         low = low - gap(mu, xp)

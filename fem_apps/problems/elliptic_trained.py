@@ -9,13 +9,14 @@ import numpy as np
 
 from fem_apps.mpi import total
 from fem_apps.output.folder import Run
-from fem_apps.problems.elliptic_case import Case, sample
-from fem_apps.problems.elliptic_reduced import EllipticModel
+from fem_apps.problems.elliptic_case import DATA, Case, sample
+from fem_apps.problems.elliptic_reduced import SNAPSHOT_RTOL, EllipticModel
+from fem_apps.problems.elliptic_sweep import path
 from fem_apps.surrogates import deeponet, pod_nn, weights
 from fem_apps.surrogates.reduced_basis import Offline, pod
 from fem_apps.surrogates.training import Loss, fit
 
-DATA = 5  # stream of random numbers
+TRAINING_RTOL = 1e-8  # networks are trained in float32
 
 
 def train_and_test(
@@ -31,12 +32,12 @@ def train_and_test(
     assert table is not None
     space, Phi, reduced = model.D.space, offline.basis.vectors, offline.reduced()
 
-    def solve_all(mus: np.ndarray, what: str) -> np.ndarray:
-        out, c = [], reduced.coefficients(mus)
-        for k, mu in enumerate(mus):
-            out.append(model.solve(mu, Phi @ c[k]))
-            run.progress.update((k + 1) / len(mus), f"{what} {k + 1} of {len(mus)}")
-        return np.array(out)
+    def solve_all(mus: np.ndarray, what: str, rtol: float = TRAINING_RTOL) -> np.ndarray:
+        out, c = np.empty((len(mus), len(space.lift))), reduced.coefficients(mus)
+        for done, k in enumerate(path(mus)):
+            out[k] = model.solve(mus[k], Phi @ c[k], rtol)
+            run.progress.update((done + 1) / len(mus), f"{what} {done + 1} of {len(mus)}")
+        return out
 
     mus = sample(case, table.samples, [case.seed, DATA])
     U = solve_all(mus, "solution for training")
@@ -51,7 +52,7 @@ def train_and_test(
     operator = _trained(
         case, run, "deeponet", operator, deeponet.labelled_loss(points), (mus, values)
     )
-    truth = solve_all(tests, "solution for testing")
+    truth = solve_all(tests, "solution for testing", SNAPSHOT_RTOL)
     predicted = {
         "pod_nn": pod_nn.predict(net, tests) @ modes,
         "deeponet": _on_mesh(operator, tests, x, space.fixed),

@@ -34,6 +34,39 @@ class Theta(Protocol):
         """Values, shape (..., number) or (...)."""
 
 
+def within(
+    ranges: dict[str, tuple[float, float]], mu: np.ndarray, *, extrapolate: bool = False
+) -> np.ndarray:
+    """The parameters as an array, shape (..., P), if a model was trained for them.
+
+    Raises:
+        CaseError: another number of parameters, or one outside its range.
+    """
+    mu = np.asarray(mu, dtype=float)
+    if mu.shape[-1:] != (len(ranges),):
+        raise CaseError(
+            f"parameters of shape {mu.shape}: the last axis has to be {len(ranges)} "
+            f"({', '.join(ranges)})"
+        )
+    if extrapolate:
+        return mu
+    for k, (name, (low, high)) in enumerate(ranges.items()):
+        slack = 1e-12 * max(abs(low), abs(high))
+        bad = ~((mu[..., k] >= low - slack) & (mu[..., k] <= high + slack))
+        if bad.any():
+            raise CaseError(
+                f"{name} = {mu[..., k][bad].flat[0]:g} lies outside the trained range "
+                f"[{low:g}, {high:g}]; ask for extrapolation if that is meant"
+            )
+    return mu
+
+
+def check_size(n: int, size: int) -> None:
+    """Raise CaseError if a basis of `size` vectors has no n of them."""
+    if not 0 < n <= size:
+        raise CaseError(f"N = {n}: the reduced basis has {size} vectors (1 to {size})")
+
+
 @dataclass(frozen=True)
 class ReducedModel:
     """A reduced model of size N, and of every smaller size.
@@ -68,10 +101,7 @@ class ReducedModel:
         Raises:
             CaseError: n is larger than the basis, or not positive.
         """
-        if not 0 < n <= self.size:
-            raise CaseError(
-                f"N = {n}: the reduced basis has {self.size} vectors (1 to {self.size})"
-            )
+        check_size(n, self.size)
         F, Q = len(self.loads), len(self.operators)
         return replace(
             self,
@@ -82,28 +112,8 @@ class ReducedModel:
         )
 
     def check(self, mu: np.ndarray, *, extrapolate: bool = False) -> np.ndarray:
-        """The parameters as an array, shape (..., P), if the model was trained for them.
-
-        Raises:
-            CaseError: another number of parameters, or one outside its range.
-        """
-        mu = np.asarray(mu, dtype=float)
-        if mu.shape[-1:] != (len(self.ranges),):
-            raise CaseError(
-                f"parameters of shape {mu.shape}: the last axis has to be {len(self.ranges)} "
-                f"({', '.join(self.ranges)})"
-            )
-        if extrapolate:
-            return mu
-        for k, (name, (low, high)) in enumerate(self.ranges.items()):
-            slack = 1e-12 * max(abs(low), abs(high))
-            bad = ~((mu[..., k] >= low - slack) & (mu[..., k] <= high + slack))
-            if bad.any():
-                raise CaseError(
-                    f"{name} = {mu[..., k][bad].flat[0]:g} lies outside the trained range "
-                    f"[{low:g}, {high:g}]; ask for extrapolation if that is meant"
-                )
-        return mu
+        """See `within`."""
+        return within(self.ranges, mu, extrapolate=extrapolate)
 
     def coefficients(self, mu: Any, xp: ModuleType = np) -> Any:
         """u_N in the basis, shape (..., N)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fem_apps.case import Table
 from fem_apps.problems.elliptic_case import Case as EllipticCase
@@ -47,6 +47,15 @@ class Case(EllipticCase):
         description="the reduced basis; its size is the largest that epsilon may ask for",
     )
     network: NetworkTable = Field(default_factory=NetworkTable, description="the network")
+
+    @model_validator(mode="after")
+    def _only_its_own(self) -> Case:
+        if self.trained is not None or self.online.parameters:
+            raise ValueError(
+                "tables trained and online are for kind = 'parametric-elliptic': this one tests "
+                "its network on reduced.test parameters, and on those of [sweep]"
+            )
+        return self
 
 
 def run(case: Case, run: object) -> dict[str, object]:

@@ -11,7 +11,9 @@ biases, layers are affine maps, neurons are the outputs of all layers but the la
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any, Literal
 
@@ -201,6 +203,20 @@ class Network:
         for layer in self.layers:
             y = layer.apply(y, xp)
         return y.T
+
+    @cached_property
+    def compiled(self) -> Callable[[np.ndarray], np.ndarray]:
+        """`apply` in JAX and float64, compiled once for every size of batch."""
+        import jax
+        import jax.numpy as jnp
+
+        run = jax.jit(lambda x: self.apply(x, jnp))
+
+        def call(x: np.ndarray) -> np.ndarray:
+            with jax.enable_x64(True):
+                return np.asarray(run(jnp.asarray(x, dtype=float)))
+
+        return call
 
     def __call__(self, x: np.ndarray, most: int = 1 << 25) -> np.ndarray:
         """As `apply`, in JAX and float64, in batches of at most `most` numbers a layer."""

@@ -24,3 +24,32 @@ def accuracies(path: Path) -> bytes:
     for ax in (left, right):
         ax.invert_xaxis()
     return png(figure)
+
+
+def sweep_errors(path: Path, rates: dict[str, float]) -> bytes:
+    """Share of parameters with a larger error, and time a parameter, as PNG.
+
+    Args:
+        path: `sweep.csv` of a strassen-network run.
+        rates: parameters a second of processor time, by method.
+    """
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    style()
+    t = read_history(path)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(6.2, 2.5), layout="constrained")
+    for key, label, mark in (
+        ("error_network", "network", "-"),
+        ("error_reduced", "reduced basis", ":"),
+        ("bound", "its bound", "--"),
+    ):
+        e = np.sort(t[key])[::-1]
+        left.loglog(e, np.arange(1, len(e) + 1) / len(e), mark, label=label)
+    left.set(xlabel=r"$e$, relative to $\|u_h\|_X$", ylabel=r"share of $\mu$ with error $\geq e$")
+    left.legend()
+    names = list(rates)
+    right.barh(names, [1 / rates[n] for n in names], height=0.5)
+    right.set(xscale="log", xlabel="processor time a parameter, s")
+    right.invert_yaxis()
+    return png(figure)

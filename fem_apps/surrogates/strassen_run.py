@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import logging
-import time as clock
-from dataclasses import replace
 from itertools import product as cartesian
 from typing import Any
 
 import numpy as np
 
 from fem_apps import meshing
-from fem_apps.errors import CaseError, Interrupted
+from fem_apps.errors import CaseError
 from fem_apps.mpi import on_rank_zero, total
 from fem_apps.output.files import write_whole
 from fem_apps.output.folder import Run
 from fem_apps.output.history import History
 from fem_apps.problems.elliptic_bounds import box_bound
-from fem_apps.problems.elliptic_case import sample
+from fem_apps.problems.elliptic_case import TEST, sample
 from fem_apps.problems.elliptic_reduced import EllipticModel
-from fem_apps.problems.elliptic_run import TEST, build_basis, set_up, store_basis
+from fem_apps.problems.elliptic_run import build_basis, set_up, store_basis
 from fem_apps.surrogates.reduced_basis_online import ReducedModel, save
 from fem_apps.surrogates.strassen import Shape
 from fem_apps.surrogates.strassen_case import Case
 from fem_apps.surrogates.strassen_file import save_network
 from fem_apps.surrogates.strassen_inverse import Budget, budget, solver_network
 from fem_apps.surrogates.strassen_layers import Network
+from fem_apps.surrogates.strassen_measure import measure, sweep_all
 
 log = logging.getLogger(__name__)
 
@@ -95,9 +94,12 @@ def run_case(case: Case, run: Run) -> dict[str, object]:
     with run.phase("test"):
         tests = sample(case, case.reduced.test, [case.seed, TEST])
         errors = measure(run, model, offline, reduced, network, tests)
+    if case.sweep is not None:
+        with run.phase("sweep"):
+            errors |= sweep_all(case, run, model, offline, reduced, network)
     with run.phase("pictures"):
         if case.output.pictures:
-            _draw(case, run)
+            _draw(case, run, errors)
     naive = next(row for row in table if row["levels"] == 0)
     return {
         "weights": int(weights),
@@ -283,64 +285,24 @@ def _write_tables(
             )
 
 
-def measure(
-    run: Run,
-    model: EllipticModel,
-    offline: Any,
-    reduced: ReducedModel,
-    network: Network,
-    tests: np.ndarray,
-) -> dict[str, Any]:
-    """Errors in X of the network, to the finite-element and to the reduced solution. Collective.
-
-    Parameters are shared out among the ranks for all layers but the last, whose rows are the
-    rank's own degrees of freedom.
-    """
-    if not len(tests):
-        return {"error_max": None, "error_mean": None, "network_error_max": None}
-    mine = np.array_split(np.arange(len(tests)), run.comm.size)[run.comm.rank]
-    hidden = network.layers[:-1]
-    last = network.layers[-1]
-    # the present width is the output of a network that ends before its last layer
-    head = Network((*hidden[:-1], replace(hidden[-1], activation=None)))
-    values, begun = np.empty((0, head.outputs)), clock.perf_counter()
-    for i in range(0, len(mine), 8):
-        values = np.vstack([values, head(tests[mine[i : i + 8]])])
-        run.progress.update((i + 8) / max(len(mine), 1) / 2, f"network, parameter {i + 1}")
-        if run.signalled:
-            break
-    seconds = clock.perf_counter() - begun
-    if run.asked_to_stop():
-        raise Interrupted("interrupted while testing; continue with --restart")
-    values = np.concatenate(run.comm.allgather(values))
-    from fem_apps.surrogates.strassen_layers import activate
-
-    u_net = last.apply(activate(values, hidden[-1].activation).T).T
-    c = reduced.coefficients(tests)
-    Phi = offline.basis.vectors
-    errors, to_reduced, norms = [], [], []
-    for k, mu in enumerate(tests):
-        u = model.solve(mu, Phi @ c[k])
-        norms.append(model.norm(u))
-        errors.append(model.norm(u_net[k] - u) / norms[-1])
-        to_reduced.append(model.norm(u_net[k] - Phi @ c[k]) / norms[-1])
-        run.progress.update(0.5 + (k + 1) / len(tests) / 2, f"test {k + 1} of {len(tests)}")
-        if run.asked_to_stop():
-            raise Interrupted("interrupted while testing; continue with --restart")
-    return {
-        "error_max": float(np.max(errors)),
-        "error_mean": float(np.mean(errors)),
-        "network_error_max": float(np.max(to_reduced)),
-        "network_seconds": seconds / max(len(mine), 1),
-    }
-
-
-def _draw(case: Case, run: Run) -> None:
+def _draw(case: Case, run: Run, metrics: dict[str, Any]) -> None:
     from fem_apps.output.pictures import draw
-    from fem_apps.surrogates.strassen_pictures import accuracies
+    from fem_apps.surrogates.strassen_pictures import accuracies, sweep_errors
+
+    rates = {
+        name: metrics[key]
+        for name, key in (
+            ("finite elements", "full_solves_per_second"),
+            ("reduced basis", "reduced_solves_per_second"),
+            ("network", "networks_per_second"),
+        )
+        if key in metrics
+    }
 
     def write() -> None:
         write_whole(run.folder / "accuracies.png", accuracies(run.folder / "accuracies.csv"))
+        if case.sweep is not None:
+            write_whole(run.folder / "sweep.png", sweep_errors(run.folder / "sweep.csv", rates))
 
     on_rank_zero(run.comm, write)
     for note in on_rank_zero(run.comm, draw, run.folder):

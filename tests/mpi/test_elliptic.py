@@ -8,7 +8,7 @@ from fem_apps.errors import CaseError
 from fem_apps.meshing import MeshCase, build
 from fem_apps.mpi import total
 from fem_apps.problems.elliptic import discretise, make_space
-from fem_apps.problems.elliptic_coefficients import Equation
+from fem_apps.problems.elliptic_equation import Equation
 from fem_apps.problems.elliptic_interpolated import interpolate_diffusion
 from fem_apps.problems.elliptic_random_field import expansion
 from fem_apps.problems.elliptic_reduced import EllipticModel

@@ -13,7 +13,7 @@ from fem_apps.fem.integrals import error_norm
 from fem_apps.fem.points import PointEvaluator
 from fem_apps.meshing import MeshCase, build
 from fem_apps.problems.elliptic import discretise, make_space
-from fem_apps.problems.elliptic_coefficients import Equation
+from fem_apps.problems.elliptic_equation import Equation
 from fem_apps.problems.elliptic_field import FieldOperator
 from fem_apps.problems.elliptic_random_field import expansion
 

@@ -7,8 +7,9 @@ from mpi4py import MPI
 from fem_apps.case import load
 from fem_apps.meshing import MeshCase, build
 from fem_apps.problems.elliptic import discretise
-from fem_apps.problems.elliptic_coefficients import Equation
+from fem_apps.problems.elliptic_equation import Equation
 from fem_apps.problems.elliptic_reduced import EllipticModel
+from fem_apps.problems.elliptic_sweep import path
 from fem_apps.surrogates.reduced_basis import Offline, pod, weak_greedy
 
 
@@ -90,3 +91,64 @@ def test_pymor_thermal_block(counts, least, rows, effectivity):
             n,
             f"{relative.max():.1e} {relative.mean():.1e} {eff.mean():.1f} {eff.max():.1f}",
         )
+
+
+BLOCKS = {"type": "blocks", "counts": (2, 2), "range": (0.1, 1)}
+# a of either sign in its terms: min theta would be negative
+SIGNED = {
+    "type": "terms",
+    "terms": [{}, {"theta": "m", "value": "sin(pi*x)"}, {"theta": "n", "value": "cos(pi*y)"}],
+}
+CERTIFIED = {
+    "2 x 2, [0.1, 1]": ({"diffusion": BLOCKS}, {}),
+    "3 x 2, [1e-4, 1]": (
+        {"diffusion": {**BLOCKS, "counts": (3, 2), "range": (1e-4, 1)}},
+        {"nx": 3},
+    ),
+    "3 x 3, [0.1, 1]": ({"diffusion": {**BLOCKS, "counts": (3, 3)}}, {"nx": 3, "ny": 3}),
+    "a of either sign": (
+        {
+            "diffusion": SIGNED,
+            "interpolation": 1,
+            "parameters": {"m": (-0.45, 0.45), "n": (-0.45, 0.45), "f": (-1, 1)},
+            "source": [{"value": "x"}, {"theta": "f"}],
+            "boundary": [
+                {"on": "left", "value": "y"},
+                {"on": "top", "type": "robin", "coefficient": [{"theta": "2 + m"}]},
+                {"on": "right", "type": "neumann", "flux": [{"theta": "f*n"}]},
+            ],
+        },
+        {},
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CERTIFIED)
+def test_error_is_below_the_estimator_on_a_thousand_parameters(name):
+    equation, parameters = CERTIFIED[name]
+    data = build(MPI.COMM_SELF, MeshCase(geometry="blocks", parameters={"h": 0.011, **parameters}))
+    model = EllipticModel(discretise(data, Equation(**equation)))
+    low, high = np.array(list(model.ranges.values())).T
+    rng = np.random.default_rng([0, 7])
+    offline = Offline(model)
+    weak_greedy(offline, rng.uniform(low, high, (500, len(low))), 30)
+    mus = rng.uniform(low, high, (1000, len(low)))
+    mus = mus[path(mus)]
+    Phi, full = offline.basis.vectors, offline.reduced()
+    sizes = [n for n in (5, 10, 20, 30) if n <= full.size]
+    c = {n: full.of_size(n).coefficients(mus) for n in sizes}
+    bounds = {n: full.of_size(n).error_bound(mus, c[n]) for n in sizes}
+    effectivity = {n: np.full(len(mus), np.inf) for n in sizes}
+    for k, mu in enumerate(mus):
+        u = model.solve(mu, Phi @ c[sizes[-1]][k])
+        for n in sizes:
+            error = model.norm(u - Phi[:, :n] @ c[n][k])
+            if error > 1e-9 * model.norm(u):  # the solver's own error is below 1e-10
+                effectivity[n][k] = bounds[n][k] / error
+    for n in sizes:
+        known = effectivity[n][np.isfinite(effectivity[n])]
+        print(f"{name}: {model.D.space.size} dofs, N = {n}, {len(known)} parameters, "
+              f"bound/error {known.min():.4f} to {known.max():.1f}")  # fmt: skip
+        assert known.min() >= 1 - 1e-7
+        assert len(known) > 900 or n == sizes[-1]

@@ -7,7 +7,7 @@ from mpi4py import MPI
 from fem_apps.errors import CaseError
 from fem_apps.meshing import MeshCase, build
 from fem_apps.problems.elliptic import discretise
-from fem_apps.problems.elliptic_coefficients import Equation
+from fem_apps.problems.elliptic_equation import Equation
 from fem_apps.problems.elliptic_reduced import EllipticModel
 from fem_apps.problems.elliptic_sweep import path, sweep
 from fem_apps.surrogates.reduced_basis import Offline, weak_greedy
