@@ -75,20 +75,20 @@ def face(c: Cells) -> Facing:
     order = np.array([[list(on[v]).index(d) for d in on[w]] for v, w in enumerate(canonical)])
 
     rank = np.argsort(side[c.cell_variants], axis=1)
-    f, out, v = (
+    f, out, which = (
         np.take_along_axis(x, rank, axis=1) for x in (c.cell_facets, c.cell_signs, c.cell_variants)
     )
     own = np.broadcast_to(np.arange(c.size)[:, None], f.shape)
     other = np.where(out > 0, c.right[f], c.left[f])
     theirs = np.where(out > 0, c.variant_right[f], c.variant_left[f])
     edge = other < 0
-    other, theirs = np.where(edge, own, other), np.where(edge, v, theirs)
-    dofs = other[:, :, None] * nb + np.take_along_axis(on[theirs], order[v], axis=2)
+    other, theirs = np.where(edge, own, other), np.where(edge, which, theirs)
+    dofs = other[:, :, None] * nb + np.take_along_axis(on[theirs], order[which], axis=2)
     return Facing(
         inside=np.concatenate([c.trace[w] for w in sides]),
         across=np.ascontiguousarray(c.trace[sides[0]][:, on[sides[0]]]),
         dofs=blocked(dofs.astype(np.uint32)),
-        at=f[:, :, None] * nfq + points[v],
+        at=f[:, :, None] * nfq + points[which],
         sign=np.where(edge, 0.0, out),
     )
 
