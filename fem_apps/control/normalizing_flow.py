@@ -29,17 +29,15 @@ from pydantic import Field, model_validator
 
 from fem_apps.case import Case as AnyCase
 from fem_apps.case import Table
+from fem_apps.control.normalizing_flow_bounds import switches_for_measures
 from fem_apps.control.normalizing_flow_entropy import Comparison, compare, entropy_along
 from fem_apps.control.normalizing_flow_fem import FemTable, compare_by_elements
 from fem_apps.control.normalizing_flow_map import Schedule
 from fem_apps.control.normalizing_flow_pursuit import build_pursuit
 from fem_apps.control.normalizing_flow_strips import build_strips
-from fem_apps.control.normalizing_flow_targets import (
-    Target,
-    TargetTable,
-    make_target,
-    refuse_heavy_tails,
-)
+from fem_apps.control.normalizing_flow_tables import TargetTable, make_target
+from fem_apps.control.normalizing_flow_tails import refuse_heavy_tails
+from fem_apps.control.normalizing_flow_targets import Target
 from fem_apps.control.normalizing_flow_train import Improve, improve, random_pieces
 from fem_apps.errors import CaseError
 from fem_apps.mpi import on_rank_zero
@@ -219,6 +217,9 @@ def _on_one_rank(case: Case, run: Run) -> Outcome:
     scaled = schedule.with_durations(total)
     scaled.write(run.folder / "schedule.csv")
     facts |= asdict(found)
+    # as many are enough, in this error relative to the target's box, for the uniform law of a cube
+    size = float(np.ptp(target.box(), axis=1).max())
+    facts["switch_bound"] = switches_for_measures(target.dim, target.dim, found.w1 / size)
     facts |= {
         "switches": schedule.switches,
         "max_w": float(np.linalg.norm(scaled.w, axis=1).max(initial=0.0)),

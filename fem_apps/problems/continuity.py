@@ -8,7 +8,7 @@ walls, or periodic. Schemes: `DG` (degree k, upwind, limited), `P1` (flux-correc
 
     problem = Problem(velocity=["0.5 - y", "x - 0.5"])
     for step in evolve(mesh, problem, "exp(-50*((x-.5)**2 + (y-.75)**2))", Time(end=6.28)):
-        print(step.t, step.mass)
+        use(step.t, step.mass, step.rho)
 
 A velocity that depends on the density is a callable v(x, t, rho), x of shape (n, gdim):
 

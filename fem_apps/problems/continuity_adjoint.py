@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
+from fem_apps.problems.continuity_blocks import unblocked
 from fem_apps.problems.continuity_dg import STAGES, DGSolver
 from fem_apps.problems.continuity_velocity import Measure, Sites, Velocity, double_precision
 
@@ -103,7 +104,7 @@ class Transport:
         """L^T lambda, and the derivative of (lambda, L u) by v at the sites. Collective."""
         s, c = self.solver, self.solver.cells
         assert s._given is not None
-        G, un = s._given
+        G, un = unblocked(s._given[0], (*c.weights.shape, c.dphi.shape[2])), s._un
         if c.affine:
             mu = lam @ c.mass_inverse[0] / c.volume[:, None]
         else:

@@ -25,15 +25,17 @@ from fem_apps.case import Table
 from fem_apps.fem import node_graph
 from fem_apps.meshing import MeshData
 from fem_apps.mpi import extremes
+from fem_apps.problems.continuity_blocks import blocked, face
 from fem_apps.problems.continuity_boundary import Sides, parts_of
 from fem_apps.problems.continuity_cells import Cells, build_cells
 from fem_apps.problems.continuity_kernels import (
     arrays,
-    kernels,
     limit_to_nodes,
     limit_to_range,
     node_bounds,
-    update_constant,
+    update_boundary,
+    update_constant_of,
+    update_of,
 )
 from fem_apps.problems.continuity_velocity import Measure, Velocity
 
@@ -89,28 +91,34 @@ class DGSolver:
         self.scheme, self.velocity = scheme, velocity
         self.V, self.comm = c.V, c.comm
         self.outflow = 0.0
-        nf, nb = c.cell_facets.shape[1], c.phi.shape[1]
-        self._kernels = kernels(nb, c.phi.shape[0], c.trace.shape[1], nf, c.dphi.shape[2], c.affine)
         self._sites = c.sites
-        self._tables = arrays(c.phi, c.dphi, c.trace, c.cell_facets, c.cell_signs, c.cell_variants)
-        self._minv, self._volume = arrays(c.mass_inverse, c.volume)
         rows = np.flatnonzero(c.right < 0)
         self._boundary, self._parts = rows, parts_of(data, sides, c.tags[rows])
-        self._right = c.right.copy()
-        self._right[rows] = -1 - np.arange(len(rows), dtype=np.int32)
         self._outside = np.zeros((len(rows), c.trace.shape[1]))
         self._outside_at: float | None = None
-        self._flux = np.zeros(c.conormal.shape[:2])
         self._given: tuple[np.ndarray, np.ndarray] | None = None
         self._given_for: tuple[float, int] | None = None
+        self._minv, self._volume, self._trace = arrays(c.mass_inverse, c.volume, c.trace)
+        self._edge = arrays(c.left[rows], c.variant_left[rows])
         if scheme.limiter == "vertex" and scheme.degree == 1:
             self._nodes = Nodes(data, c)
         if scheme.degree == 0:
-            ghosts = len(c.with_ghosts(np.zeros((c.size, 1)))) - c.size
-            right = np.where(c.right >= 0, c.right, c.size + ghosts - 1 - self._right)
-            self._neighbour = np.where(
-                c.cell_signs > 0, right[c.cell_facets], c.left[c.cell_facets]
-            ).astype(np.int32)
+            self._trace = self._trace[:, :1].copy()
+            own = np.broadcast_to(np.arange(c.size)[:, None], c.cell_facets.shape)
+            other = np.where(c.cell_signs > 0, c.right[c.cell_facets], c.left[c.cell_facets])
+            self._neighbour = np.where(other < 0, own, other).T.astype(np.uint32)
+            self._inner = np.where(other < 0, 0.0, c.cell_signs)
+            self._update = update_constant_of(len(self._neighbour))
+        else:
+            self._facing = f = face(c)
+            weak = np.concatenate(
+                [np.moveaxis(c.dphi, 1, 0).reshape(len(c.phi[0]), -1), -f.inside.T], axis=1
+            )
+            self._weak = np.ascontiguousarray(c.mass_inverse[0] @ weak if c.affine else weak)
+            self._inside = np.concatenate([c.phi, f.inside])
+            nq, nb, tdim = c.dphi.shape
+            nfq, nk = f.across.shape
+            self._update = update_of(nb, nq, tdim, c.cell_facets.shape[1], nfq, nk, c.affine)
 
     # ------------------------------------------------------------ velocity
 
@@ -140,17 +148,19 @@ class DGSolver:
                 un[self._boundary[part.rows]] = 0.0
         if self.scheme.degree == 0:
             un = un.sum(axis=1, keepdims=True)
+        self._un = np.ascontiguousarray(un)
         signed = c.cell_signs[:, :, None] * un[c.cell_facets]
         self._rates = [
             extremes(self.comm, np.maximum(s, 0.0).sum(axis=(1, 2)) / c.volume)[1]
             for s in (signed, -signed)
         ]
         if self.scheme.degree == 0:
-            self._given = (np.ascontiguousarray(signed[..., 0] / c.volume[:, None]), un)
+            rate = self._inner * un[c.cell_facets, 0] / c.volume[:, None]
+            self._given = (np.ascontiguousarray(rate.T), self._neighbour)
         else:
             v = at_cells.reshape(n, nq, -1)
             G = np.einsum("cq,cqkd,cqd->cqk", c.weights, c.K, v)
-            self._given = (np.ascontiguousarray(G), np.ascontiguousarray(un))
+            self._given = (blocked(G), self._facing.outward(un))
 
     def _density_outside(self, t: float) -> np.ndarray:
         if self._outside_at is None or (
@@ -175,7 +185,7 @@ class DGSolver:
         """The density at t + dt. Collective."""
         stage, self.outflow = u, 0.0
         for a, b, c, weight in STAGES[self.scheme.stages]:
-            out = np.empty_like(u)
+            out = np.empty(u.shape)
             self.outflow += weight * dt * self.stage(t + c * dt, stage, u, a, b, dt, out)
             stage = self.limit(out)
         return stage
@@ -190,50 +200,32 @@ class DGSolver:
         dt: float,
         out: np.ndarray,
     ) -> float:
-        """Compute out = a u0 + b (u + dt L(u)); returns what leaves this rank's boundary a time."""
+        """Compute out = a u0 + b (u + dt L(u)), all contiguous.
+
+        Returns what leaves this rank's boundary a time.
+        """
         c, scale = self.cells, self.update_velocity(t, u)
         assert self._given is not None
-        G, un = self._given
-        full, outside = c.with_ghosts(u), self._density_outside(t)
+        full, outside = c.with_ghosts(u).ravel(), self._density_outside(t)
+        state = (full, u0.ravel(), a, b, dt, scale, *self._given)
         if self.scheme.degree == 0:
-            column = np.concatenate([full[:, 0], outside.mean(axis=1)])
-            update_constant(column, u0[:, 0], a, b, dt, scale, G, self._neighbour, out[:, 0])
-            s = scale * un[self._boundary, 0]
-            inner, outer = u[c.left[self._boundary], 0], column[len(full) :]
-            return float((np.maximum(s, 0.0) * inner + np.minimum(s, 0.0) * outer).sum())
-        phi, dphi, trace, cf, cs, cv = self._tables
-        self._kernels.fluxes(
-            full,
-            c.left,
-            self._right,
-            c.variant_left,
-            c.variant_right,
-            trace,
-            un,
-            scale,
-            outside,
-            self._flux,
-        )
-        self._kernels.update(
-            full,
-            u0,
-            a,
-            b,
-            dt,
-            scale,
-            G,
-            phi,
-            dphi,
-            trace,
-            cf,
-            cs,
-            cv,
-            self._flux,
-            self._minv,
-            self._volume,
-            out,
-        )
-        return float(self._flux[self._boundary].sum())
+            outside = outside.mean(axis=1, keepdims=True)
+            self._update(*state, out.reshape(-1))
+        else:
+            f = self._facing
+            self._update(
+                *state,
+                f.dofs,
+                self._inside,
+                f.across,
+                self._weak,
+                self._minv,
+                self._volume,
+                out.reshape(-1),
+            )
+        un = self._un[self._boundary]
+        edge = (*self._edge, self._trace, un, scale, outside, b * dt, self._minv, self._volume)
+        return float(update_boundary(u, *edge, out))
 
     def limit(self, u: np.ndarray) -> np.ndarray:
         """Limit values in place, means kept. Collective."""

@@ -1,102 +1,139 @@
-"""Compiled loops of the discontinuous Galerkin scheme: facet fluxes, cell updates, limiters.
+"""Compiled loops of the discontinuous Galerkin scheme: cell updates, boundary fluxes, limiters.
 
-`kernels` makes loops for a number of basis functions, quadrature points and facets a cell, which
-the compiler then unrolls. A stage of Runge-Kutta is fused with the right-hand side:
+`update_of` makes the loop for a number of basis functions, quadrature points and facets a cell,
+which the compiler then unrolls; its data are as in `continuity_blocks`. A stage of Runge-Kutta is
+fused with the right-hand side:
 
     out = a u0 + b (u + dt L(u)),   L(u)_c = M_c^-1 ( int u v . grad phi - sum_F int_F phi F(u) )
 
-with F(u) = (v.n)_+ u_left + (v.n)_- u_right, the upwind flux.
+with F(u) = (v.n)_+ u_inside + (v.n)_- u_outside, the upwind flux. The boundary's part follows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numba import njit
 
+from fem_apps.problems.continuity_blocks import BLOCK
+
 FAST = {"contract", "nsz", "arcp"}
 
 
-@dataclass(frozen=True)
-class Kernels:
-    """The loops of one element."""
+@lru_cache
+def update_of(
+    nb: int, nq: int, tdim: int, nf: int, nfq: int, nk: int, affine: bool
+) -> Callable[..., None]:
+    """The loop for nb basis functions, nq and nfq points in cells and on facets, nf facets a cell.
 
-    fluxes: Callable[..., None]
-    update: Callable[..., None]
+    Each part is a product with a small matrix, cells innermost: values at the cell's own points
+    by `inside` (nq + nf nfq, nb), the neighbours' by `across` (nfq, nk), and what v rho at all
+    points does to the dofs by `weak` (nb, nq tdim + nf nfq), the inverse mass matrix included on
+    affine cells.
+    """
+    rows = nq * tdim + nf * nfq
+
+    @njit(cache=True, error_model="numpy", fastmath=FAST)
+    def update(  # type: ignore[no-untyped-def]
+        u, u0, a, b, dt, scale, G, un, dofs, inside, across, weak, minv, volume, out
+    ):
+        U, V = np.zeros((nb, BLOCK)), np.zeros((nb, BLOCK))
+        N, S = np.zeros((nf * nk, BLOCK)), np.zeros((rows, BLOCK))
+        for block in range(len(dofs)):
+            start = block * BLOCK
+            m = min(BLOCK, len(volume) - start)
+            for p in range(m):
+                for i in range(nb):
+                    U[i, p] = u[(start + p) * nb + i]
+            for j in range(nf * nk):
+                for p in range(BLOCK):
+                    N[j, p] = u[dofs[block, j, p]]
+            for q in range(nq):
+                for p in range(BLOCK):
+                    s = 0.0
+                    for i in range(nb):
+                        s += inside[q, i] * U[i, p]
+                    s *= scale
+                    for k in range(tdim):
+                        S[q * tdim + k, p] = s * G[block, q * tdim + k, p]
+            for e in range(nf):
+                for q in range(nfq):
+                    j = e * nfq + q
+                    for p in range(BLOCK):
+                        inner, outer = 0.0, 0.0
+                        for i in range(nb):
+                            inner += inside[nq + j, i] * U[i, p]
+                        for k in range(nk):
+                            outer += across[q, k] * N[e * nk + k, p]
+                        s = scale * un[block, j, p]
+                        S[nq * tdim + j, p] = max(s, 0.0) * inner + min(s, 0.0) * outer
+            for i in range(nb):
+                for p in range(BLOCK):
+                    s = 0.0
+                    for j in range(rows):
+                        s += weak[i, j] * S[j, p]
+                    V[i, p] = s
+            for p in range(m):
+                h = dt / volume[start + p] if affine else dt
+                for i in range(nb):
+                    r = V[i, p]
+                    if not affine:
+                        r = 0.0
+                        for j in range(nb):
+                            r += minv[start + p, i, j] * V[j, p]
+                    at = (start + p) * nb + i
+                    out[at] = a * u0[at] + b * (U[i, p] + h * r)
+
+    return update
 
 
 @lru_cache
-def kernels(nb: int, nq: int, nfq: int, nf: int, tdim: int, affine: bool) -> Kernels:
-    """Loops for nb basis functions, nq and nfq points in cells and facets, nf facets a cell."""
+def update_constant_of(nf: int) -> Callable[..., None]:
+    """The loop of degree 0: `rate` is the flux v.n |F| / |K| out of each cell, (nf, n)."""
 
     @njit(cache=True, error_model="numpy", fastmath=FAST)
-    def fluxes(u, left, right, vl, vr, trace, un, scale, outside, flux):  # type: ignore[no-untyped-def]
-        for f in range(len(left)):
-            l, r = left[f], right[f]
-            tl = vl[f]
-            for q in range(nfq):
-                s = scale * un[f, q]
-                inner = 0.0
-                for i in range(nb):
-                    inner += trace[tl, q, i] * u[l, i]
-                outer = 0.0
-                if r >= 0:
-                    tr = vr[f]
-                    for i in range(nb):
-                        outer += trace[tr, q, i] * u[r, i]
-                else:
-                    outer = outside[-1 - r, q]
-                flux[f, q] = max(s, 0.0) * inner + min(s, 0.0) * outer
-
-    @njit(cache=True, error_model="numpy", fastmath=FAST)
-    def update(u, u0, a, b, dt, scale, G, phi, dphi, trace, cf, cs, cv, flux, minv, volume, out):  # type: ignore[no-untyped-def]
-        r = np.empty(nb)
+    def update(u, u0, a, b, dt, scale, rate, neighbour, out):  # type: ignore[no-untyped-def]
         for c in range(len(out)):
-            for i in range(nb):
-                r[i] = 0.0
-            for q in range(nq):
-                s = 0.0
-                for i in range(nb):
-                    s += phi[q, i] * u[c, i]
-                s *= scale
-                for k in range(tdim):
-                    g = G[c, q, k] * s
-                    for i in range(nb):
-                        r[i] += dphi[q, i, k] * g
+            uc = u[c]
+            s = 0.0
             for e in range(nf):
-                f, v, sign = cf[c, e], cv[c, e], cs[c, e]
-                for q in range(nfq):
-                    s = sign * flux[f, q]
-                    for i in range(nb):
-                        r[i] -= trace[v, q, i] * s
-            m = 0 if affine else c
-            h = dt / volume[c] if affine else dt
-            for i in range(nb):
-                s = 0.0
-                for j in range(nb):
-                    s += minv[m, i, j] * r[j]
-                out[c, i] = a * u0[c, i] + b * (u[c, i] + h * s)
+                w = scale * rate[e, c]
+                s += max(w, 0.0) * uc + min(w, 0.0) * u[neighbour[e, c]]
+            out[c] = a * u0[c] + b * (uc - dt * s)
 
-    return Kernels(fluxes, update)
+    return update
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST)
-def update_constant(u, u0, a, b, dt, scale, rate, neighbour, out):  # type: ignore[no-untyped-def]
-    """Degree 0: `rate` is the flux v.n |F| / |K| out of each cell, `neighbour` a row of u.
+@njit(cache=True, error_model="numpy")
+def update_boundary(u, left, variant, trace, un, scale, outside, bdt, minv, volume, out):  # type: ignore[no-untyped-def]
+    """Take what leaves through the boundary's facets off their cells; returns it, a time.
 
-    u has the values of owned cells, ghosts and the outside; rate and neighbour are (n, facets).
+    un and outside are (facets, points), trace (variants, points, nb), minv (1, nb, nb) on affine
+    cells, to be divided by `volume`, else (cells, nb, nb).
     """
-    for c in range(len(out)):
-        uc = u[c]
-        s = 0.0
-        for e in range(rate.shape[1]):
-            w = scale * rate[c, e]
-            s += max(w, 0.0) * uc + min(w, 0.0) * u[neighbour[c, e]]
-        out[c] = a * u0[c] + b * (uc - dt * s)
+    total, nb = 0.0, trace.shape[2]
+    r = np.empty(nb)
+    affine = len(minv) == 1
+    for f in range(len(left)):
+        c = left[f]
+        r[:] = 0.0
+        for q in range(un.shape[1]):
+            inner = 0.0
+            for i in range(nb):
+                inner += trace[variant[f], q, i] * u[c, i]
+            s = scale * un[f, q]
+            flux = max(s, 0.0) * inner + min(s, 0.0) * outside[f, q]
+            total += flux
+            for i in range(nb):
+                r[i] += trace[variant[f], q, i] * flux
+        m, h = (0, bdt / volume[c]) if affine else (c, bdt)
+        for i in range(nb):
+            for j in range(nb):
+                out[c, i] -= h * minv[m, i, j] * r[j]
+    return total
 
 
 @njit(cache=True, error_model="numpy")

@@ -30,7 +30,6 @@ import ufl
 from dolfinx import fem
 from dolfinx.fem import petsc as fem_petsc
 from dolfinx.mesh import exterior_facet_indices, meshtags
-from numba import njit
 from petsc4py import PETSc
 from pydantic import Field
 from scipy.spatial import cKDTree
@@ -41,10 +40,18 @@ from fem_apps.fem import node_graph
 from fem_apps.meshing import MeshData
 from fem_apps.mpi import extremes, total
 from fem_apps.problems.continuity_boundary import Part, Sides, parts_of
+from fem_apps.problems.continuity_p1_kernels import (
+    corrected,
+    edge_products,
+    galerkin,
+    low_order,
+    rates,
+    richardson,
+    zalesak,
+)
 from fem_apps.problems.continuity_velocity import Measure, Sites, Velocity
 
 SWEEPS = 5
-FAST = {"contract", "nsz", "arcp"}
 
 
 class P1(Table):
@@ -129,12 +136,12 @@ class P1Solver:
             at = np.asarray(v.at(self._sites, t, self.measure(u)), dtype=float)
             everywhere = np.stack([g.with_ghosts(c) for c in at.T], axis=1)
             k, kt = np.empty(len(g.cols)), np.empty(len(g.cols))
-            _edge_products(g.indptr, g.cols, self._k[0], self._k[1], everywhere, k, kt)
+            edge_products(g.indptr, g.cols, self._k[0], self._k[1], everywhere, k, kt)
             diagonal = np.einsum("nd,nd->n", self._k_diagonal, at)
             self._given, self._nodal = (k, kt, diagonal), at
             self._given_for, self._kept = wanted, u
             self._rates = [
-                extremes(self.comm, _rates(g.indptr, g.mass, k, kt, diagonal, s))[1]
+                extremes(self.comm, rates(g.indptr, g.mass, k, kt, diagonal, s))[1]
                 for s in (1.0, -1.0)
             ]
         return v.factor(t)
@@ -165,7 +172,7 @@ class P1Solver:
         g, a = self.graph, self.update_velocity(t, u)
         assert self._given is not None
         out = np.empty_like(u)
-        _low_order(g.indptr, g.cols, g.mass, *self._given, a, g.with_ghosts(u), dt, out)
+        low_order(g.indptr, g.cols, g.mass, *self._given, a, g.with_ghosts(u), dt, out)
         through = np.einsum("nd,nd->n", self._normal, self._nodal)
         self.outflow += 0.5 * dt * a * float(through @ u)
         return out
@@ -177,14 +184,14 @@ class P1Solver:
         indptr, cols, mass, (k, kt, diagonal) = g.indptr, g.cols, g.mass, self._given
         full = g.with_ghosts(low)
         rate, w = np.empty_like(low), np.zeros_like(low)
-        _galerkin(indptr, cols, k, diagonal, a, full, rate)
+        galerkin(indptr, cols, k, diagonal, a, full, rate)
         for _ in range(SWEEPS):
-            _richardson(indptr, cols, mass, self._m, rate, g.with_ghosts(w), w)
+            richardson(indptr, cols, mass, self._m, rate, g.with_ghosts(w), w)
         w = g.with_ghosts(w)
         plus, minus = np.empty_like(low), np.empty_like(low)
-        _zalesak(indptr, cols, mass, self._m, k, kt, a, full, w, dt, plus, minus)
+        zalesak(indptr, cols, mass, self._m, k, kt, a, full, w, dt, plus, minus)
         plus, minus, out = g.with_ghosts(plus), g.with_ghosts(minus), np.empty_like(low)
-        _corrected(indptr, cols, mass, self._m, k, kt, a, full, w, dt, plus, minus, out)
+        corrected(indptr, cols, mass, self._m, k, kt, a, full, w, dt, plus, minus, out)
         self._impose(t, out, 1.0)
         return out
 
@@ -336,101 +343,3 @@ def _cells_of_nodes(g: node_graph.NodeGraph) -> np.ndarray:
         return cell[: g.n]
     x = g.V.tabulate_dof_coordinates()[: index_map.size_local, : g.x.shape[1]]
     return cell[cKDTree(x).query(g.x)[1]]
-
-
-# ---------------------------------------------------------------- loops over edges
-
-
-@njit(cache=True, error_model="numpy", fastmath=FAST)
-def _edge_products(indptr, cols, a, at, v, k, kt):  # type: ignore[no-untyped-def]
-    """k_ij = a_ij . v_j and k_ji = a_ji . v_i of the rows i."""
-    for i in range(len(indptr) - 1):
-        for e in range(indptr[i], indptr[i + 1]):
-            j = cols[e]
-            s, r = 0.0, 0.0
-            for d in range(v.shape[1]):
-                s += a[e, d] * v[j, d]
-                r += at[e, d] * v[i, d]
-            k[e], kt[e] = s, r
-
-
-@njit(cache=True, error_model="numpy")
-def _rates(indptr, mass, k, kt, diagonal, sign):  # type: ignore[no-untyped-def]
-    """-l_ii / m_i."""
-    out = np.empty(len(mass))
-    for i in range(len(mass)):
-        s = sign * diagonal[i]
-        for e in range(indptr[i], indptr[i + 1]):
-            s -= max(-sign * k[e], 0.0, -sign * kt[e])
-        out[i] = -s / mass[i]
-    return out
-
-
-@njit(cache=True, error_model="numpy", fastmath=FAST)
-def _low_order(indptr, cols, mass, k, kt, diagonal, a, u, dt, out):  # type: ignore[no-untyped-def]
-    """Out = u + dt L u / m, a sum of products of non-negative numbers while dt is small enough."""
-    for i in range(len(out)):
-        own, s = a * diagonal[i], 0.0
-        for e in range(indptr[i], indptr[i + 1]):
-            kij = a * k[e]
-            d = max(-kij, 0.0, -a * kt[e])
-            own -= d
-            s += max(kij + d, 0.0) * u[cols[e]]
-        h = dt / mass[i]
-        out[i] = (1.0 + h * own) * u[i] + h * s
-
-
-@njit(cache=True, error_model="numpy", fastmath=FAST)
-def _galerkin(indptr, cols, k, diagonal, a, u, out):  # type: ignore[no-untyped-def]
-    """Out = K u."""
-    for i in range(len(out)):
-        s = diagonal[i] * u[i]
-        for e in range(indptr[i], indptr[i + 1]):
-            s += k[e] * u[cols[e]]
-        out[i] = a * s
-
-
-@njit(cache=True, error_model="numpy", fastmath=FAST)
-def _richardson(indptr, cols, mass, m, rhs, w, out):  # type: ignore[no-untyped-def]
-    """Out = w + (rhs - M_C w) / m."""
-    for i in range(len(out)):
-        s = rhs[i]
-        for e in range(indptr[i], indptr[i + 1]):
-            s -= m[e] * (w[cols[e]] - w[i])
-        out[i] = s / mass[i]
-
-
-@njit(inline="always", error_model="numpy")
-def _flux(m, k, kt, a, du, dw, dt):  # type: ignore[no-untyped-def]
-    """f_ij from u_i - u_j and w_i - w_j, prelimited."""
-    f = dt * (m * dw + max(-a * k, 0.0, -a * kt) * du)
-    return 0.0 if f * du < 0.0 else f
-
-
-@njit(cache=True, error_model="numpy")
-def _zalesak(indptr, cols, mass, m, k, kt, a, u, w, dt, plus, minus):  # type: ignore[no-untyped-def]
-    """R+ and R- of each node."""
-    for i in range(len(plus)):
-        low, high, p, q = u[i], u[i], 0.0, 0.0
-        for e in range(indptr[i], indptr[i + 1]):
-            j = cols[e]
-            low, high = min(low, u[j]), max(high, u[j])
-            f = _flux(m[e], k[e], kt[e], a, u[i] - u[j], w[i] - w[j], dt)
-            p += max(f, 0.0)
-            q += min(f, 0.0)
-        room, under = mass[i] * (high - u[i]), mass[i] * (low - u[i])
-        plus[i] = min(1.0, room / p) if p > 0.0 else 1.0
-        minus[i] = min(1.0, under / q) if q < 0.0 else 1.0
-
-
-@njit(cache=True, error_model="numpy")
-def _corrected(indptr, cols, mass, m, k, kt, a, u, w, dt, plus, minus, out):  # type: ignore[no-untyped-def]
-    """u_i + sum_j alpha_ij f_ij / m_i, within the bounds of u around i to the last bit."""
-    for i in range(len(out)):
-        s, low, high = 0.0, u[i], u[i]
-        for e in range(indptr[i], indptr[i + 1]):
-            j = cols[e]
-            low, high = min(low, u[j]), max(high, u[j])
-            f = _flux(m[e], k[e], kt[e], a, u[i] - u[j], w[i] - w[j], dt)
-            s += f * (min(plus[i], minus[j]) if f > 0.0 else min(minus[i], plus[j]))
-        out[i] = min(max(u[i] + s / mass[i], low), high)

@@ -8,6 +8,10 @@ import pytest
 
 from fem_apps.control.normalizing_flow import Construction, construct
 from fem_apps.control.normalizing_flow_1d import Law, entropy, entropy_constant, interpolant
+from fem_apps.control.normalizing_flow_bounds import (
+    switches_for_measures,
+    switches_for_pairs,
+)
 from fem_apps.control.normalizing_flow_entropy import (
     compare,
     line_quadrature,
@@ -23,13 +27,8 @@ from fem_apps.control.normalizing_flow_map import (
 )
 from fem_apps.control.normalizing_flow_pursuit import build_pursuit
 from fem_apps.control.normalizing_flow_strips import build_strips, reference_strips
-from fem_apps.control.normalizing_flow_targets import (
-    Mixture,
-    Student,
-    hill,
-    kernel_estimate,
-    refuse_heavy_tails,
-)
+from fem_apps.control.normalizing_flow_tails import hill, refuse_heavy_tails
+from fem_apps.control.normalizing_flow_targets import Mixture, Student, kernel_estimate
 from fem_apps.errors import CaseError
 from fem_apps.problems.continuity_velocity import double_precision
 
@@ -244,6 +243,17 @@ def test_light_tails_pass():
     assert refuse_heavy_tails(kernel_estimate(x), x) > 2
     alpha, error = hill(Student(3.0, 1).sample(40000, np.random.default_rng(1)))
     assert abs(alpha - 3) < 4 * error
+
+
+def test_published_counts():
+    """The values of the reference; a bound that is far above what strips need."""
+    assert switches_for_measures(2, 2, 0.5) == 5833
+    assert switches_for_measures(2, 4, 0.25) == 7776
+    assert switches_for_measures(1, 1, 0.1) == 91
+    assert switches_for_pairs(10, 3, 2) == 7
+    assert switches_for_pairs(2, 3, 5) == 0
+    with pytest.raises(ValueError, match="width"):
+        switches_for_measures(3, 2, 0.1)
 
 
 def test_bounds():
