@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from fem_apps.case import Case as AnyCase
 from fem_apps.case import Table
 from fem_apps.errors import CaseError
-from fem_apps.fundamental import mfs, mfs_qr
+from fem_apps.fundamental import mfs, mfs_qr, resonance
 from fem_apps.fundamental.bodies import Obstacle, Shape, Sources, Vector, check_apart, shape_of
 from fem_apps.fundamental.medium import Medium, PlaneWave
 
@@ -27,8 +27,6 @@ log = logging.getLogger(__name__)
 
 # what "auto" tries: sources this deep in the inner balls, and confocal ellipsoids
 DEPTHS, CONFOCAL = (0.3, 0.4, 0.5, 0.65, 0.8), (0.2, 0.3, 0.45, 0.6)
-# a resonance is suspected above this error, and found where moving the sources helps this much
-SUSPECT, HELPS = 1e-6, 10.0
 
 
 class MediumTable(Table):
@@ -192,25 +190,38 @@ def solve_problem(
     data, fresh_data = problem.data(boundary), problem.data(fresh)
     rows = _rows_of_each(problem, per_body)
 
-    def attempt(plan: Plan | None) -> mfs.Solution:
-        basis = _basis(problem, sources, method, plan, own, boundary, rows)
-        return mfs.solve(basis, boundary, fresh, data, fresh_data)
+    checked = sources.resonance_check and method in ("mfs", "mfs-qr")
 
-    notes: list[str] = []
+    def attempt(plan: Plan | None) -> tuple[mfs.Solution, float]:
+        parts = _parts(problem, sources, method, plan, own)
+        basis = _basis(problem, sources, method, parts, boundary, rows)
+        factor = mfs.LeastSquares(basis.rows(boundary))
+        solution = mfs.solve(basis, boundary, fresh, data, fresh_data, factor=factor)
+        of_each = [p[0] for p in parts if len(p[0])]
+        if not (checked and resonance.possible(problem.medium, of_each)):
+            return solution, 0.0
+        return solution, resonance.strength(basis, boundary, factor, of_each)
+
     if method == "multipole" or own is not None:
-        return attempt(None), notes
+        solution, strength = attempt(None)
+        if strength > resonance.SUSPECT:
+            return solution, [
+                f"forces inside the sources' surface need coefficients {strength:.1e} times their "
+                "size: an interior resonance of it, or sources that are too few"
+            ]
+        return solution, []
     if sources.placement != "auto":
         plan = Plan(sources.placement, float(sources.fraction or 0.5))
-        first = attempt(plan)
-        if sources.resonance_check and first.boundary_error > SUSPECT and method != "combined":
-            first, plan, note = _away_from_resonance(attempt, first, plan)
-            notes += note
-        return first, notes
+        first, strength = attempt(plan)
+        if strength > resonance.SUSPECT:
+            return _away_from_resonance(attempt, first, strength, plan)
+        return first, []
     best: mfs.Solution | None = None
     chosen: Plan | None = None
+    least = np.inf
     for plan in _plans(problem, method):
         try:
-            solution = attempt(plan)
+            solution, strength = attempt(plan)
         except CaseError as e:
             log.debug("sources %s: %s", plan, e)
             continue
@@ -218,12 +229,13 @@ def solve_problem(
             "sources %s %.2g: boundary error %.2e, |c| %.1e",
             plan.placement, plan.fraction, solution.boundary_error, solution.coefficient_norm,
         )  # fmt: skip
-        if best is None or solution.boundary_error < best.boundary_error:
-            best, chosen = solution, plan
+        # at a resonance that this wave does not excite the error is small by chance
+        score = solution.boundary_error * max(1.0, strength / resonance.SUSPECT)
+        if score < least:
+            best, chosen, least = solution, plan, score
     if best is None or chosen is None:
         raise CaseError("sources.placement = 'auto': no placement fits these obstacles")
-    notes.append(f"sources placed by '{chosen.placement}', fraction {chosen.fraction:g}")
-    return best, notes
+    return best, [f"sources placed by '{chosen.placement}', fraction {chosen.fraction:g}"]
 
 
 def _rows_of_each(problem: Problem, per_body: int) -> list[np.ndarray]:
@@ -245,12 +257,32 @@ def _plans(problem: Problem, method: str) -> Iterator[Plan]:
         yield from (Plan("confocal", f) for f in CONFOCAL)
 
 
+def _parts(
+    problem: Problem, sources: Sources, method: str, plan: Plan | None, own: np.ndarray | None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Sources of each obstacle with the normals of their surface; none for multipoles."""
+    if method == "multipole":
+        return []
+    if own is None:
+        if plan is None:
+            raise ValueError("no plan")
+        return [s.sources(plan.placement, plan.fraction, sources.count) for s in problem.shapes]
+    if method == "combined":
+        raise CaseError("sources.file: not with method = 'combined', which needs normals")
+    inside = np.stack([s.contains(own) for s in problem.shapes])
+    if not inside.any(axis=0).all():
+        at = own[np.argmin(inside.any(axis=0))]
+        place = ", ".join(f"{v:.4g}" for v in at)
+        raise CaseError(f"sources.file: the source at ({place}) is outside all obstacles")
+    owner = np.argmax(inside, axis=0)
+    return [(own[owner == k], own[owner == k]) for k in range(len(problem.shapes))]
+
+
 def _basis(
     problem: Problem,
     sources: Sources,
     method: str,
-    plan: Plan | None,
-    own: np.ndarray | None,
+    parts: list[tuple[np.ndarray, np.ndarray]],
     boundary: mfs.Boundary,
     rows: list[np.ndarray],
 ) -> Any:
@@ -258,18 +290,6 @@ def _basis(
     if method == "multipole":
         degree = int(np.sqrt(sources.count + 1)) - 1
         return mfs_qr.multipoles(m, boundary, rows, degree)
-    if own is not None:
-        inside = np.stack([s.contains(own) for s in problem.shapes])
-        if not inside.any(axis=0).all():
-            at = own[np.argmin(inside.any(axis=0))]
-            place = ", ".join(f"{v:.4g}" for v in at)
-            raise CaseError(f"sources.file: the source at ({place}) is outside all obstacles")
-        owner = np.argmax(inside, axis=0)
-        parts = [(own[owner == k], own[owner == k]) for k in range(len(problem.shapes))]
-    else:
-        if plan is None:
-            raise ValueError("no plan")
-        parts = [s.sources(plan.placement, plan.fraction, sources.count) for s in problem.shapes]
     if method == "mfs-qr":
         return mfs_qr.mfs_qr(m, boundary, [(r, p[0]) for r, p in zip(rows, parts, strict=True)])
     y = np.concatenate([p[0] for p in parts])
@@ -279,39 +299,31 @@ def _basis(
             "sources.oversampling, or refine the surface mesh"
         )
     if method == "combined":
-        if own is not None:
-            raise CaseError("sources.file: not with method = 'combined', which needs normals")
         return mfs.PointSources(m, y, np.concatenate([p[1] for p in parts]))
     return mfs.PointSources(m, y)
 
 
 def _away_from_resonance(
-    attempt: Any, first: mfs.Solution, plan: Plan
-) -> tuple[mfs.Solution, Plan, list[str]]:
-    """Move the sources a little; an interior resonance of their surface is gone then.
-
-    At a Dirichlet eigenvalue of the region inside the sources' surface the single layer on it
-    misses a direction: |c| and the error explode, the condition number hardly tells.
-    """
-    best, chosen = first, plan
+    attempt: Any, first: mfs.Solution, strength: float, plan: Plan
+) -> tuple[mfs.Solution, list[str]]:
+    """Move the sources a little; an interior resonance of their surface is gone then."""
+    best, chosen, least = first, plan, strength
     for factor in (0.9, 1.1):
         nearby = Plan(plan.placement, min(factor * plan.fraction, 0.95))
         try:
-            other = attempt(nearby)
+            other, needed = attempt(nearby)
         except CaseError:
             continue
-        if other.boundary_error < best.boundary_error / HELPS and (
-            other.coefficient_norm < first.coefficient_norm / HELPS
-        ):
-            best, chosen = other, nearby
+        if needed < min(least, strength / resonance.FALLS):
+            best, chosen, least = other, nearby, needed
     if best is first:
-        return first, plan, []
-    note = (
-        f"interior resonance of the sources' surface at fraction {plan.fraction:g} (boundary error "
-        f"{first.boundary_error:.1e}, |c| = {first.coefficient_norm:.1e}): moved to "
-        f"{chosen.fraction:g} (error {best.boundary_error:.1e}, |c| = {best.coefficient_norm:.1e})"
-    )
-    return best, chosen, [note]
+        return first, []
+    return best, [
+        f"interior resonance of the sources' surface at fraction {plan.fraction:g} (a force inside "
+        f"takes coefficients {strength:.1e} times its size): moved to {chosen.fraction:g} "
+        f"({least:.1e} times), boundary error {first.boundary_error:.1e} to "
+        f"{best.boundary_error:.1e}"
+    ]
 
 
 def problem_of(case: Case) -> Problem:
