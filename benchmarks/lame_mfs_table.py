@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fem_apps.fundamental import kupradze, mfs, mfs_qr, sphere, surfaces
-from fem_apps.fundamental.bodies import Ellipsoid, Sources, Sphere, shape_of
+from fem_apps.fundamental import mfs, mfs_qr, sphere, surfaces
+from fem_apps.fundamental.bodies import Sources, Sphere, shape_of
 from fem_apps.fundamental.medium import Medium, PlaneWave
 from fem_apps.fundamental.scattering import Problem, solve_problem
 
@@ -36,9 +36,7 @@ def wave_error(
     """Scattering of a plane wave by sources y."""
     m = Medium(2, 1, 1, k_s)
     b, f = boundary(axes, 2 * len(y), rigid), boundary(axes, 1999, rigid)
-    return mfs.solve(
-        mfs.PointSources(m, y), b, f, b.incident(m, wave), f.incident(m, wave)
-    )
+    return mfs.solve(mfs.PointSources(m, y), b, f, b.incident(m, wave), f.incident(m, wave))
 
 
 def force_error(
@@ -79,7 +77,9 @@ def sphere_rows() -> Iterator[str]:
         for N, (bc, far, condition) in rows.items():
             s = wave_error(2 * k, BALL, R * surfaces.fibonacci(N), P)
             e = float(np.linalg.norm(s.displacement(x) - u) / np.linalg.norm(u))
-            line = row(f"k_p a = {k}, R_s = {R}, N = {N}", ("bc", s.boundary_error, bc), ("r=2", e, far))
+            line = row(
+                f"k_p a = {k}, R_s = {R}, N = {N}", ("bc", s.boundary_error, bc), ("r=2", e, far)
+            )
             yield f"{line} cond {s.condition:.1e} ({condition:.0e}) |"
 
 
@@ -103,7 +103,10 @@ def ellipsoid_rows() -> Iterator[str]:
     for n, s, q, known in ((100, 0.6, None, 0.10), (100, None, 0.15, 2e-2), (225, 0.6, None, 1.5e-2), (225, None, 0.25, 4e-3)):  # fmt: skip
         y = confocal(FLAT, q, n) if q else s * np.array(FLAT) * surfaces.fibonacci(n)
         name = f"confocal {q}" if q else f"scaled {s}"
-        yield row(f"k_s = 2, N = {n}, {name}", ("bc", wave_error(2, FLAT, y, OBLIQUE).boundary_error, known))
+        yield row(
+            f"k_s = 2, N = {n}, {name}",
+            ("bc", wave_error(2, FLAT, y, OBLIQUE).boundary_error, known),
+        )
     for rigid, known in ((True, 7e-7), (False, 4e-5)):
         e = wave_error(2, MILD, confocal(MILD, 0.3, 400), OBLIQUE, rigid).boundary_error
         yield row(f"1 : .9 : .8, q = .3, {'rigid' if rigid else 'cavity'}", ("bc", e, known))
@@ -138,19 +141,29 @@ def static_rows() -> Iterator[str]:
 def resonance_rows() -> Iterator[str]:
     """R_s = .5, N = 200, a force inside: at the resonance, beside it, and the cures."""
     f, y0 = surfaces.fibonacci(200), (0.15, -0.1, 0.1)
-    for k_s, e, c in ((8.0, 1.7e-5, 1.6), (8.95, 1.4e-4, 12), (TORSION, 0.7, 1.4e5), (9.4, 3e-5, 1.7)):
+    for k_s, e, c in (
+        (8.0, 1.7e-5, 1.6),
+        (8.95, 1.4e-4, 12),
+        (TORSION, 0.7, 1.4e5),
+        (9.4, 3e-5, 1.7),
+    ):
         found = force_error(k_s, BALL, 0.5 * f, y0)
         yield f"| k_s = {k_s:.5f} | error {found[0]:.1e} ({e:.0e}), |c| {found[1]:.1e} ({c:.0e}) |"
     two = np.concatenate([r * surfaces.fibonacci(100) for r in (0.5, 0.35)])
     for name, y, n, known in (
         ("R_s = .45", 0.45 * f, None, 5e-6), ("two surfaces", two, None, 5e-7), ("combined", 0.5 * f, f, 2e-5),
     ):  # fmt: skip
-        yield row(f"k_s = {TORSION:.5f}, {name}", ("bc", force_error(TORSION, BALL, y, y0, normals=n)[0], known))
+        yield row(
+            f"k_s = {TORSION:.5f}, {name}",
+            ("bc", force_error(TORSION, BALL, y, y0, normals=n)[0], known),
+        )
     shear = PlaneWave((0, 0, 1), (1, 0, 0))
     for x, what in ((4.493409458, "torsional"), (4.31103920, "spheroidal")):
         for n in (100, 200, 400):
             for wave, letter in ((P, "P"), (shear, "S")):
-                p = Problem(Medium(2, 1, 1, 2 * x), (shape_of(Sphere(type="sphere"), lambda p: p),), wave)
+                p = Problem(
+                    Medium(2, 1, 1, 2 * x), (shape_of(Sphere(type="sphere"), lambda p: p),), wave
+                )
                 s = Sources(count=n, placement="scaled", fraction=0.5)
                 off, _ = solve_problem(p, s.model_copy(update={"resonance_check": False}))
                 on, notes = solve_problem(p, s)
@@ -185,7 +198,9 @@ TABLES = {n[: -len("_rows")]: f for n, f in globals().copy().items() if n.endswi
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("tables", nargs="*", choices=[*TABLES, []], default=list(TABLES))
     for name in parser.parse_args().tables:
         print(f"{name}: {(TABLES[name].__doc__ or '').strip()}", flush=True)

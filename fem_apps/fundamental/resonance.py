@@ -32,9 +32,9 @@ def possible(medium: Medium, parts: list[np.ndarray]) -> bool:
 
 
 def strength(
-    basis: mfs.Basis, boundary: mfs.Boundary, factor: mfs.LeastSquares, parts: list[np.ndarray]
+    basis: mfs.Basis, boundary: mfs.Boundary, factor: mfs.Factor, parts: list[np.ndarray]
 ) -> float:
-    """Largest |c| / |force| of forces inside the sources' surface; O(1) where there is no resonance.
+    """Largest |c| / |force| of forces inside the sources' surface; O(1) without a resonance.
 
     In a basis of waves |c| is taken over the root mean square of the data.
 

@@ -19,8 +19,7 @@ from fem_apps.case import Case as AnyCase
 from fem_apps.case import Table
 from fem_apps.errors import CaseError
 from fem_apps.fem.expressions import ExpressionText
-from fem_apps.fundamental.bodies import Vector
-from fem_apps.fundamental.scattering import IncidentTable, MediumTable
+from fem_apps.fundamental.tables import IncidentTable, MediumTable, Vector
 
 log = logging.getLogger(__name__)
 
