@@ -37,26 +37,33 @@ def peak() -> float:
     return COMM.allreduce(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1e6
 
 
-def factor_seconds() -> float:
-    """What PETSc has logged of factorisations, symbolic and numeric."""
-    names = ("MatLUFactorSym", "MatLUFactorNum", "MatCholFctrSym", "MatCholFctrNum")
-    return sum(PETSc.Log.Event(name).getPerfInfo()["time"] for name in names)
+def factor_seconds() -> np.ndarray:
+    """What PETSc has logged of factorisations: analysis (ordering), and numbers."""
+    seconds = [
+        sum(
+            PETSc.Log.Event(f"Mat{kind}{part}").getPerfInfo()["time"]
+            for kind in ("LUFactor", "CholFctr")
+        )
+        for part in ("Sym", "Num")
+    ]
+    return np.array(seconds)
 
 
-def waves(n: int) -> None:
+def waves(n: int, only: list[int]) -> None:
     PETSc.Log.begin()
     data = build(COMM, shells(n, -(-n // 2), -(-4 * n // 5)))
     problem = Problem(Medium(2.0, 1.0, 1.0, 2.0), truncation=Truncation(type="pml", strength=3))
     ours = None
-    for name, solver, options in (
+    kinds = (
         ("LDL^T", Solver(), {}),
         (f"LDL^T, block low rank {BLOCK_LOW_RANK:g}", Solver(block_low_rank=BLOCK_LOW_RANK), {}),
         ("LU, MUMPS' defaults", Solver(), {"pc_type": "lu", "mat_mumps_icntl_14": 20}),
-    ):
+    )
+    for name, solver, options in [kinds[k] for k in only]:
         with default_options(options):
             start, before = perf_counter(), factor_seconds()
             s = Scatterer(data, problem, solver=solver)
-            made, factor = perf_counter(), factor_seconds() - before
+            made, (analysis, factor) = perf_counter(), factor_seconds() - before
             u = s.scattered(P)
             end = perf_counter()
         F = s.ksp.getPC().getFactorMatrix()
@@ -66,7 +73,8 @@ def waves(n: int) -> None:
         apart = [COMM.allreduce(float(np.vdot(v, v).real)) for v in (x - ours[2], x)]
         tell(
             f"| {name} | {dofs(s)} unknowns | factor {factor:.1f} s"
-            f" ({factor / ours[0]:.2f}), assembly {made - start - factor:.1f} s | solve {end - made:.2f} s, {s.iterations} iterations |"
+            f" ({factor / ours[0]:.2f}) {4e-9 * flops / factor:.1f} GF/s, analysis {analysis:.1f} s,"
+            f" assembly {made - start - analysis - factor:.1f} s | solve {end - made:.2f} s, {s.iterations} iterations |"
             f" {gigabytes:.2f} GB ({gigabytes / ours[1]:.2f}) | {flops:.2e} complex operations |"
             f" difference {np.sqrt(apart[0] / apart[1]):.1e} | process peak {peak():.1f} GB | ranks {COMM.size} |"
         )
@@ -98,9 +106,15 @@ def main() -> None:
     )
     parser.add_argument("what", choices=["waves", "statics"])
     parser.add_argument("--n", type=int, nargs="+", default=[4])
+    parser.add_argument(
+        "--only", type=int, nargs="+", default=[0, 1, 2], help="solvers of waves, by number"
+    )
     options = parser.parse_args()
     for n in options.n:
-        (waves if options.what == "waves" else statics)(n)
+        if options.what == "waves":
+            waves(n, options.only)
+        else:
+            statics(n)
 
 
 if __name__ == "__main__":

@@ -170,4 +170,8 @@ def ring_problem(
     # of the same length as the boundary's rows of mfs.Boundary
     length = max(boundary.rho.max(), np.abs(boundary.z).max())
     b = mfs.Boundary(boundary.x, boundary.n, np.full(len(boundary.x), rigid), float(length))
-    return mfs.PointSources(medium, sources.x), b, RingLeastSquares(medium, boundary, sources, rigid)
+    return (
+        mfs.PointSources(medium, sources.x),
+        b,
+        RingLeastSquares(medium, boundary, sources, rigid),
+    )

@@ -70,7 +70,9 @@ class Case(AnyCase):
             raise ValueError("[motion] is of rigid obstacles")
         if self.method == "axisymmetric":
             if len(self.obstacle) > 1 or self.sources.file is not None:
-                raise ValueError("method = 'axisymmetric' is for one obstacle, without sources.file")
+                raise ValueError(
+                    "method = 'axisymmetric' is for one obstacle, without sources.file"
+                )
             if self.sources.placement == "offset":
                 raise ValueError("method = 'axisymmetric' takes placement = 'confocal' or 'auto'")
         return self
@@ -156,9 +158,7 @@ def solve_problem(
             basis = _basis(problem, sources, method, parts, boundary, rows)
             factor = mfs.LeastSquares(basis.rows(boundary))
             of_each = [p[0] for p in parts if len(p[0])]
-        solution = mfs.solve(
-            basis, points, fresh, problem.data(points), fresh_data, factor=factor
-        )
+        solution = mfs.solve(basis, points, fresh, problem.data(points), fresh_data, factor=factor)
         if not (checked and resonance.possible(problem.medium, of_each)):
             return solution, 0.0
         return solution, resonance.strength(basis, points, factor, of_each)
