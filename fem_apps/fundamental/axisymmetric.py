@@ -140,14 +140,14 @@ class RingLeastSquares:
         K, M, N = self._boundary.count, len(self._boundary.rho), len(self._sources.rho)
         f = b.reshape(M, K, 3, -1)
         f = np.einsum("pca,ipck->piak", self._boundary.frames, f, optimize=True)
-        f = np.fft.fft(f, axis=0).reshape(K, 3 * M, -1)
-        c = np.empty((K, 3 * N, f.shape[2]), dtype=complex)
+        modes = np.fft.fft(f, axis=0).reshape(K, 3 * M, -1)
+        c = np.empty((K, 3 * N, modes.shape[2]), dtype=complex)
         for k, mode in enumerate(self._modes):
-            c[k] = mode.solve(f[k])
-        c = np.fft.ifft(c, axis=0).reshape(K, N, 3, -1)
-        c = np.einsum("pca,pjak->jpck", self._sources.frames, c, optimize=True)
-        c = c.reshape(3 * N * K, -1)
-        return c[:, 0] if b.ndim == 1 else c
+            c[k] = mode.solve(modes[k])
+        space = np.fft.ifft(c, axis=0).reshape(K, N, 3, -1)
+        space = np.einsum("pca,pjak->jpck", self._sources.frames, space, optimize=True)
+        out = space.reshape(3 * N * K, -1)
+        return out[:, 0] if b.ndim == 1 else out
 
 
 def ring_problem(
@@ -170,8 +170,5 @@ def ring_problem(
     # of the same length as the boundary's rows of mfs.Boundary
     length = max(boundary.rho.max(), np.abs(boundary.z).max())
     b = mfs.Boundary(boundary.x, boundary.n, np.full(len(boundary.x), rigid), float(length))
-    return (
-        mfs.PointSources(medium, sources.x),
-        b,
-        RingLeastSquares(medium, boundary, sources, rigid),
-    )
+    factor = RingLeastSquares(medium, boundary, sources, rigid)
+    return mfs.PointSources(medium, sources.x), b, factor

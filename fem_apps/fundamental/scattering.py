@@ -70,9 +70,7 @@ class Case(AnyCase):
             raise ValueError("[motion] is of rigid obstacles")
         if self.method == "axisymmetric":
             if len(self.obstacle) > 1 or self.sources.file is not None:
-                raise ValueError(
-                    "method = 'axisymmetric' is for one obstacle, without sources.file"
-                )
+                raise ValueError("method = 'axisymmetric' is for one obstacle, no sources.file")
             if self.sources.placement == "offset":
                 raise ValueError("method = 'axisymmetric' takes placement = 'confocal' or 'auto'")
         return self
@@ -146,7 +144,9 @@ def solve_problem(
     checked = sources.resonance_check and method in ("mfs", "axisymmetric", "mfs-qr")
 
     def attempt(plan: Plan | None) -> tuple[mfs.Solution, float]:
-        points, basis, factor = boundary, None, None
+        points = boundary
+        basis: Any
+        factor: mfs.Factor
         if method == "axisymmetric" and plan is not None:
             basis, points, factor = ring_problem(
                 problem.medium, problem.shapes[0], sources.count, 1 - plan.fraction,

@@ -70,8 +70,8 @@ class Start(Table):
     sampling: bool = Field(True, description="centre by `method`; else the one given here")
     method: Literal["direct", "factorisation", "linear"] = Field(
         "direct",
-        description="sampling method; all but the direct one measure, for it alone, far fields of P "
-        "and S waves from all directions of measurement, with the same noise",
+        description="sampling method; all but the direct one measure, for this, far fields of "
+        "P and S waves from all directions of measurement, with the same noise",
     )
     centre: Vector = Field((0.0, 0.0, 0.0), description="first centre, without sampling")
     radius: float = Field(1.0, gt=0, description="first radius")
@@ -117,7 +117,7 @@ class Case(AnyCase):
             self.measurement.type != "far-field" or isinstance(self.truth, TrueSources)
         ):
             raise ValueError(
-                f"start.method = {self.start.method!r} is for far fields of obstacles; take 'direct'"
+                f"start.method = {self.start.method!r} is for far fields of obstacles only"
             )
         if self.measurement.type == "near-field":
             far = 0.0

@@ -53,7 +53,6 @@ def run_case(case: Case, run: Any) -> dict[str, object]:
 
 
 def _invert(case: Case, run: Any) -> dict[str, object]:
-    medium = case.medium.medium()
     where = fibonacci(case.measurement.receivers)
     far = case.measurement.type == "far-field"
     receivers = Receivers(where if far else case.measurement.radius * where, far)
