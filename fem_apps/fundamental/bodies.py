@@ -15,8 +15,8 @@ from fem_apps.errors import CaseError
 from fem_apps.fem.expressions import ExpressionText, parse
 from fem_apps.fundamental import surfaces, triangulation
 from fem_apps.fundamental.surfaces import Surface
+from fem_apps.fundamental.tables import Vector
 
-Vector = tuple[float, float, float]
 Find = Callable[[str | Path], Path]
 GEOMETRIES = Path(__file__).parents[1] / "meshes"
 

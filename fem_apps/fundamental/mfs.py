@@ -59,6 +59,15 @@ class Boundary:
         )
 
 
+class Factor(Protocol):
+    """A factorised collocation matrix: `LeastSquares`, or one that uses symmetry."""
+
+    condition: float
+
+    def solve(self, b: np.ndarray) -> np.ndarray:
+        """C for one right side (3M,) or several (3M, k)."""
+
+
 class Basis(Protocol):
     """Radiating fields: point sources, or vector waves."""
 
@@ -231,7 +240,7 @@ def solve(
     fresh_data: np.ndarray,
     *,
     cut: float = CUT,
-    factor: LeastSquares | None = None,
+    factor: Factor | None = None,
 ) -> Solution:
     """The combination whose rows on a boundary are -data, with its error on fresh points.
 

@@ -19,66 +19,16 @@ from pydantic import Field, model_validator
 from fem_apps.case import Case as AnyCase
 from fem_apps.case import Table
 from fem_apps.errors import CaseError
-from fem_apps.fundamental import mfs, mfs_qr
-from fem_apps.fundamental.bodies import Obstacle, Shape, Sources, Vector, check_apart, shape_of
+from fem_apps.fundamental import mfs, mfs_qr, resonance
+from fem_apps.fundamental.axisymmetric import ring_problem
+from fem_apps.fundamental.bodies import Obstacle, Shape, Sources, check_apart, shape_of
 from fem_apps.fundamental.medium import Medium, PlaneWave
+from fem_apps.fundamental.tables import IncidentTable, MediumTable, MotionTable, check_drive
 
 log = logging.getLogger(__name__)
 
 # what "auto" tries: sources this deep in the inner balls, and confocal ellipsoids
 DEPTHS, CONFOCAL = (0.3, 0.4, 0.5, 0.65, 0.8), (0.2, 0.3, 0.45, 0.6)
-# a resonance is suspected above this error, and found where moving the sources helps this much
-SUSPECT, HELPS = 1e-6, 10.0
-
-
-class MediumTable(Table):
-    """The medium outside the obstacles."""
-
-    lame_lambda: float = Field(1.0, description="first Lame parameter, lambda + 2 mu/3 > 0")
-    lame_mu: float = Field(1.0, gt=0, description="shear modulus")
-    density: float = Field(1.0, gt=0, description="density")
-    omega: float = Field(1.0, ge=0, description="angular frequency; 0: statics")
-
-    @model_validator(mode="after")
-    def _speeds(self) -> MediumTable:
-        try:
-            self.medium()
-        except CaseError as e:
-            raise ValueError(str(e)) from None
-        return self
-
-    def medium(self) -> Medium:
-        """As the medium of the equations."""
-        return Medium(self.lame_lambda, self.lame_mu, self.density, self.omega)
-
-
-class IncidentTable(Table):
-    """A plane wave of amplitude 1."""
-
-    type: Literal["P", "S"] = Field("P", description="pressure or shear wave")
-    direction: Vector = Field((0.0, 0.0, 1.0), description="direction of travel, of any length")
-    polarisation: Vector | None = Field(None, description="of a shear wave, across its direction")
-
-    @model_validator(mode="after")
-    def _wave(self) -> IncidentTable:
-        if (self.type == "S") != (self.polarisation is not None):
-            raise ValueError("a wave of type S needs polarisation, one of type P has none")
-        try:
-            self.wave()
-        except CaseError as e:
-            raise ValueError(str(e)) from None
-        return self
-
-    def wave(self) -> PlaneWave:
-        """As the wave of the equations."""
-        return PlaneWave(self.direction, self.polarisation)
-
-
-class MotionTable(Table):
-    """A rigid motion of all obstacles, about the origin."""
-
-    translation: Vector = Field((0.0, 0.0, 0.0), description="displacement")
-    rotation: Vector = Field((0.0, 0.0, 0.0), description="small rotation vector")
 
 
 class Output(Table):
@@ -100,30 +50,29 @@ class Case(AnyCase):
     motion: MotionTable | None = Field(None, description="or a rigid motion of the obstacles")
     obstacle: tuple[Obstacle, ...] = Field(min_length=1, description="the obstacles")
     sources: Sources = Field(default_factory=Sources, description="number and place of the sources")
-    method: Literal["mfs", "combined", "mfs-qr", "multipole"] = Field(
+    method: Literal["mfs", "axisymmetric", "combined", "mfs-qr", "multipole"] = Field(
         "mfs",
-        description="point forces; forces and dipoles combined (no resonances, rigid only); point "
-        "forces in the basis of MFS-QR; vector waves about each obstacle's centre",
+        description="point forces; the same on rings about the axis of one sphere or spheroid, "
+        "solved mode by mode by FFT; forces and dipoles combined (no resonances, rigid only); "
+        "point forces in the basis of MFS-QR; vector waves about each obstacle's centre",
     )
     output: Output = Field(default_factory=Output, description="what is written")
 
     @model_validator(mode="after")
     def _consistent(self) -> Case:
-        if (self.incident is None) == (self.motion is None):
-            raise ValueError("give either [incident] or [motion]")
-        if self.medium.omega == 0:
-            if self.incident is not None:
-                raise ValueError(
-                    "omega = 0 has no waves and no radiation: give omega > 0, or for statics "
-                    "[motion] instead of [incident]"
-                )
-            if self.method != "mfs":
-                raise ValueError(f"omega = 0: statics take method = 'mfs', not {self.method!r}")
+        check_drive(self.medium, self.incident, self.motion)
+        if self.medium.omega == 0 and self.method not in ("mfs", "axisymmetric"):
+            raise ValueError(f"omega = 0: statics take method = 'mfs', not {self.method!r}")
         mixed = [o for o in self.obstacle if o.condition != "rigid" or o.rigid_where is not None]
         if mixed and self.method == "combined":
             raise ValueError("method = 'combined' is for rigid obstacles")
         if mixed and self.motion is not None:
             raise ValueError("[motion] is of rigid obstacles")
+        if self.method == "axisymmetric":
+            if len(self.obstacle) > 1 or self.sources.file is not None:
+                raise ValueError("method = 'axisymmetric' is for one obstacle, no sources.file")
+            if self.sources.placement == "offset":
+                raise ValueError("method = 'axisymmetric' takes placement = 'confocal' or 'auto'")
         return self
 
 
@@ -189,28 +138,51 @@ def solve_problem(
     per_body = int(np.ceil(sources.count * sources.oversampling))
     boundary = problem.boundary(per_body)
     fresh = problem.boundary(max(997, int(1.3 * per_body)) | 1, seed=1)
-    data, fresh_data = problem.data(boundary), problem.data(fresh)
+    fresh_data = problem.data(fresh)
     rows = _rows_of_each(problem, per_body)
 
-    def attempt(plan: Plan | None) -> mfs.Solution:
-        basis = _basis(problem, sources, method, plan, own, boundary, rows)
-        return mfs.solve(basis, boundary, fresh, data, fresh_data)
+    checked = sources.resonance_check and method in ("mfs", "axisymmetric", "mfs-qr")
 
-    notes: list[str] = []
+    def attempt(plan: Plan | None) -> tuple[mfs.Solution, float]:
+        points = boundary
+        basis: Any
+        factor: mfs.Factor
+        if method == "axisymmetric" and plan is not None:
+            basis, points, factor = ring_problem(
+                problem.medium, problem.shapes[0], sources.count, 1 - plan.fraction,
+                sources.oversampling,
+            )  # fmt: skip
+            of_each = [basis.y]
+        else:
+            parts = _parts(problem, sources, method, plan, own)
+            basis = _basis(problem, sources, method, parts, boundary, rows)
+            factor = mfs.LeastSquares(basis.rows(boundary))
+            of_each = [p[0] for p in parts if len(p[0])]
+        solution = mfs.solve(basis, points, fresh, problem.data(points), fresh_data, factor=factor)
+        if not (checked and resonance.possible(problem.medium, of_each)):
+            return solution, 0.0
+        return solution, resonance.strength(basis, points, factor, of_each)
+
     if method == "multipole" or own is not None:
-        return attempt(None), notes
+        solution, strength = attempt(None)
+        if strength > resonance.SUSPECT:
+            return solution, [
+                f"forces inside the sources' surface need coefficients {strength:.1e} times their "
+                "size: an interior resonance of it, or sources that are too few"
+            ]
+        return solution, []
     if sources.placement != "auto":
         plan = Plan(sources.placement, float(sources.fraction or 0.5))
-        first = attempt(plan)
-        if sources.resonance_check and first.boundary_error > SUSPECT and method != "combined":
-            first, plan, note = _away_from_resonance(attempt, first, plan)
-            notes += note
-        return first, notes
+        first, strength = attempt(plan)
+        if strength > resonance.SUSPECT:
+            return _away_from_resonance(attempt, first, strength, plan)
+        return first, []
     best: mfs.Solution | None = None
     chosen: Plan | None = None
+    least = np.inf
     for plan in _plans(problem, method):
         try:
-            solution = attempt(plan)
+            solution, strength = attempt(plan)
         except CaseError as e:
             log.debug("sources %s: %s", plan, e)
             continue
@@ -218,12 +190,13 @@ def solve_problem(
             "sources %s %.2g: boundary error %.2e, |c| %.1e",
             plan.placement, plan.fraction, solution.boundary_error, solution.coefficient_norm,
         )  # fmt: skip
-        if best is None or solution.boundary_error < best.boundary_error:
-            best, chosen = solution, plan
+        # at a resonance that this wave does not excite the error is small by chance
+        score = solution.boundary_error * max(1.0, strength / resonance.SUSPECT)
+        if score < least:
+            best, chosen, least = solution, plan, score
     if best is None or chosen is None:
         raise CaseError("sources.placement = 'auto': no placement fits these obstacles")
-    notes.append(f"sources placed by '{chosen.placement}', fraction {chosen.fraction:g}")
-    return best, notes
+    return best, [f"sources placed by '{chosen.placement}', fraction {chosen.fraction:g}"]
 
 
 def _rows_of_each(problem: Problem, per_body: int) -> list[np.ndarray]:
@@ -240,17 +213,40 @@ def _plans(problem: Problem, method: str) -> Iterator[Plan]:
     if method == "mfs-qr":
         yield from (Plan("scaled", f) for f in (0.1, 0.3, 0.5))
         return
+    if method == "axisymmetric":
+        yield from (Plan("confocal", f) for f in CONFOCAL)
+        return
     yield from (Plan("offset", f) for f in DEPTHS)
     if stretched:
         yield from (Plan("confocal", f) for f in CONFOCAL)
+
+
+def _parts(
+    problem: Problem, sources: Sources, method: str, plan: Plan | None, own: np.ndarray | None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Sources of each obstacle with the normals of their surface; none for multipoles."""
+    if method == "multipole":
+        return []
+    if own is None:
+        if plan is None:
+            raise ValueError("no plan")
+        return [s.sources(plan.placement, plan.fraction, sources.count) for s in problem.shapes]
+    if method == "combined":
+        raise CaseError("sources.file: not with method = 'combined', which needs normals")
+    inside = np.stack([s.contains(own) for s in problem.shapes])
+    if not inside.any(axis=0).all():
+        at = own[np.argmin(inside.any(axis=0))]
+        place = ", ".join(f"{v:.4g}" for v in at)
+        raise CaseError(f"sources.file: the source at ({place}) is outside all obstacles")
+    owner = np.argmax(inside, axis=0)
+    return [(own[owner == k], own[owner == k]) for k in range(len(problem.shapes))]
 
 
 def _basis(
     problem: Problem,
     sources: Sources,
     method: str,
-    plan: Plan | None,
-    own: np.ndarray | None,
+    parts: list[tuple[np.ndarray, np.ndarray]],
     boundary: mfs.Boundary,
     rows: list[np.ndarray],
 ) -> Any:
@@ -258,18 +254,6 @@ def _basis(
     if method == "multipole":
         degree = int(np.sqrt(sources.count + 1)) - 1
         return mfs_qr.multipoles(m, boundary, rows, degree)
-    if own is not None:
-        inside = np.stack([s.contains(own) for s in problem.shapes])
-        if not inside.any(axis=0).all():
-            at = own[np.argmin(inside.any(axis=0))]
-            place = ", ".join(f"{v:.4g}" for v in at)
-            raise CaseError(f"sources.file: the source at ({place}) is outside all obstacles")
-        owner = np.argmax(inside, axis=0)
-        parts = [(own[owner == k], own[owner == k]) for k in range(len(problem.shapes))]
-    else:
-        if plan is None:
-            raise ValueError("no plan")
-        parts = [s.sources(plan.placement, plan.fraction, sources.count) for s in problem.shapes]
     if method == "mfs-qr":
         return mfs_qr.mfs_qr(m, boundary, [(r, p[0]) for r, p in zip(rows, parts, strict=True)])
     y = np.concatenate([p[0] for p in parts])
@@ -279,39 +263,34 @@ def _basis(
             "sources.oversampling, or refine the surface mesh"
         )
     if method == "combined":
-        if own is not None:
-            raise CaseError("sources.file: not with method = 'combined', which needs normals")
         return mfs.PointSources(m, y, np.concatenate([p[1] for p in parts]))
     return mfs.PointSources(m, y)
 
 
 def _away_from_resonance(
-    attempt: Any, first: mfs.Solution, plan: Plan
-) -> tuple[mfs.Solution, Plan, list[str]]:
-    """Move the sources a little; an interior resonance of their surface is gone then.
-
-    At a Dirichlet eigenvalue of the region inside the sources' surface the single layer on it
-    misses a direction: |c| and the error explode, the condition number hardly tells.
-    """
-    best, chosen = first, plan
+    attempt: Any, first: mfs.Solution, strength: float, plan: Plan
+) -> tuple[mfs.Solution, list[str]]:
+    """Move the sources a little; an interior resonance of their surface is gone then."""
+    best = first
+    note: list[str] = []
     for factor in (0.9, 1.1):
         nearby = Plan(plan.placement, min(factor * plan.fraction, 0.95))
         try:
-            other = attempt(nearby)
+            other, needed = attempt(nearby)
         except CaseError:
             continue
-        if other.boundary_error < best.boundary_error / HELPS and (
-            other.coefficient_norm < first.coefficient_norm / HELPS
+        if needed > strength / resonance.FALLS or (
+            note and other.boundary_error > best.boundary_error
         ):
-            best, chosen = other, nearby
-    if best is first:
-        return first, plan, []
-    note = (
-        f"interior resonance of the sources' surface at fraction {plan.fraction:g} (boundary error "
-        f"{first.boundary_error:.1e}, |c| = {first.coefficient_norm:.1e}): moved to "
-        f"{chosen.fraction:g} (error {best.boundary_error:.1e}, |c| = {best.coefficient_norm:.1e})"
-    )
-    return best, chosen, [note]
+            continue
+        best = other
+        note = [
+            f"interior resonance of the sources' surface at fraction {plan.fraction:g} (a force "
+            f"inside takes coefficients {strength:.1e} times its size): moved to "
+            f"{nearby.fraction:g} ({needed:.1e} times), boundary error "
+            f"{first.boundary_error:.1e} to {best.boundary_error:.1e}"
+        ]
+    return best, note
 
 
 def problem_of(case: Case) -> Problem:

@@ -44,7 +44,8 @@ def _solve_and_write(case: Case, run: Any) -> dict[str, object]:
     with run.phase("diagnostics"):
         run.progress.update(0.6, "far field and energy balance")
         metrics = diagnose(problem, solution)
-        metrics["sources"] = len(solution.c) // 3 if case.method in ("mfs", "combined") else 0
+        basis = solution.basis
+        metrics["sources"] = len(basis.y) if isinstance(basis, mfs.PointSources) else 0
         _far_field(run.folder, solution)
     with run.phase("output"):
         run.progress.update(0.8, "slice and pictures")

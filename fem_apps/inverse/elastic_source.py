@@ -3,7 +3,7 @@
 Data are those of the scattering problem of docs/fundamental_solutions.md for several incident
 waves, made by another method than the inversion uses (the exact series for a sphere, a finer set of
 sources for other shapes), with complex Gaussian noise of a relative level. A first guess comes from
-direct sampling; then Gauss-Newton with the domain derivative (obstacles) or variable projection
+a sampling method; then Gauss-Newton with the domain derivative (obstacles) or variable projection
 (sources).
 """
 
@@ -19,8 +19,7 @@ from fem_apps.case import Case as AnyCase
 from fem_apps.case import Table
 from fem_apps.errors import CaseError
 from fem_apps.fem.expressions import ExpressionText
-from fem_apps.fundamental.bodies import Vector
-from fem_apps.fundamental.scattering import IncidentTable, MediumTable
+from fem_apps.fundamental.tables import IncidentTable, MediumTable, Vector
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +67,12 @@ class Measurement(Table):
 class Start(Table):
     """Where the iteration begins."""
 
-    sampling: bool = Field(True, description="centre by direct sampling; else the one given here")
+    sampling: bool = Field(True, description="centre by `method`; else the one given here")
+    method: Literal["direct", "factorisation", "linear"] = Field(
+        "direct",
+        description="sampling method; all but the direct one measure, for this, far fields of "
+        "P and S waves from all directions of measurement, with the same noise",
+    )
     centre: Vector = Field((0.0, 0.0, 0.0), description="first centre, without sampling")
     radius: float = Field(1.0, gt=0, description="first radius")
     half_width: float = Field(2.0, gt=0, description="of the cube that is sampled")
@@ -92,7 +96,13 @@ class Case(AnyCase):
     )
     measurement: Measurement = Field(default_factory=Measurement, description="the data")
     start: Start = Field(default_factory=Start, description="first guess")
-    sources: int = Field(120, ge=20, le=3000, description="point sources of the forward map")
+    sources: int | None = Field(
+        None,
+        ge=20,
+        le=3000,
+        description="point sources of the forward map; by default as many as make what it predicts "
+        "sure to a fifth of the noise",
+    )
     depth: float = Field(0.4, gt=0, lt=1, description="their place, as a factor of r")
     iterations: int = Field(30, ge=1, le=500, description="most iterations")
     output: Output = Field(default_factory=Output, description="what is written")
@@ -103,6 +113,12 @@ class Case(AnyCase):
             raise ValueError("omega = 0 has no waves and no far field: give omega > 0")
         if isinstance(self.truth, TrueSources) == bool(self.incident):
             raise ValueError("obstacles need [[incident]] waves, point sources have none")
+        if self.start.method != "direct" and (
+            self.measurement.type != "far-field" or isinstance(self.truth, TrueSources)
+        ):
+            raise ValueError(
+                f"start.method = {self.start.method!r} is for far fields of obstacles only"
+            )
         if self.measurement.type == "near-field":
             far = 0.0
             if isinstance(self.truth, TrueSphere):

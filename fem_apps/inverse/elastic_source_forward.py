@@ -9,7 +9,7 @@ traction t: d_n u = (t - (lambda + mu)/(lambda + 2 mu) n (n.t))/mu.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -147,22 +147,33 @@ class Forward:
         """Measurements, complex (waves, 3 R)."""
         return self._evaluate(p, False)[0]
 
+    def doubt(self, p: np.ndarray) -> float:
+        """How much the measurements change, relative to them, with half as many sources more."""
+        value = self(p)
+        finer = replace(self, sources=int(1.5 * self.sources))(p)
+        return float(np.linalg.norm(value - finer) / np.linalg.norm(finer))
+
     def with_derivative(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Measurements (waves, 3 R), and their derivatives (waves, 3 R, parameters)."""
         return self._evaluate(p, True)
 
-    def _evaluate(self, p: np.ndarray, derivative: bool) -> tuple[np.ndarray, np.ndarray]:
-        m = self.medium
-        x, normal, hn = self.star.boundary(p, fibonacci(2 * self.sources))
+    def _densities(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, LeastSquares]:
+        """Sources (N, 3), their forces (3 N, waves), and the factor that gave them."""
+        x = self.star.boundary(p, fibonacci(2 * self.sources))[0]
         inner = fibonacci(self.sources)
         y = p[:3] + self.depth * self.star.radius(p, inner)[:, None] * inner
-        A = LeastSquares(kupradze.displacement(m, x, y), cut=self.cut)
-        incident = np.stack([w.displacement(m, x).ravel() for w in self.waves], axis=1)
-        c = A.solve(-incident)
+        A = LeastSquares(kupradze.displacement(self.medium, x, y), cut=self.cut)
+        incident = [w.displacement(self.medium, x).ravel() for w in self.waves]
+        return y, A.solve(-np.stack(incident, axis=1)), A
+
+    def _evaluate(self, p: np.ndarray, derivative: bool) -> tuple[np.ndarray, np.ndarray]:
+        m = self.medium
+        y, c, A = self._densities(p)
         M = self.receivers.matrix(m, y)
         values = (M @ c).T
         if not derivative:
             return values, np.empty(0)
+        x, normal, hn = self.star.boundary(p, fibonacci(2 * self.sources))
         t = kupradze.traction(m, x, normal, y) @ c
         t += np.stack([w.traction(m, x, normal).ravel() for w in self.waves], axis=1)
         t = t.reshape(len(x), 3, -1)

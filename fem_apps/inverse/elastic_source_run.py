@@ -10,6 +10,7 @@ import numpy as np
 from fem_apps.errors import CaseError
 from fem_apps.fem.expressions import parse
 from fem_apps.fundamental import kupradze, mfs, sphere
+from fem_apps.fundamental.medium import PlaneWave
 from fem_apps.fundamental.surfaces import fibonacci
 from fem_apps.inverse import elastic_source_pictures as pictures
 from fem_apps.inverse.elastic_source import (
@@ -20,14 +21,15 @@ from fem_apps.inverse.elastic_source import (
     check_radius,
 )
 from fem_apps.inverse.elastic_source_forward import Forward, Receivers, Star
-from fem_apps.inverse.elastic_source_solve import (
-    Estimate,
-    gauss_newton,
+from fem_apps.inverse.elastic_source_sampling import (
+    all_waves,
+    factorisation,
     grid,
-    locate_sources,
+    linear_sampling,
     peaks,
     sampling,
 )
+from fem_apps.inverse.elastic_source_solve import Estimate, gauss_newton, locate_sources
 from fem_apps.mpi import on_rank_zero
 from fem_apps.output.files import write_whole
 from fem_apps.output.history import History
@@ -37,6 +39,8 @@ log = logging.getLogger(__name__)
 # data of star-shaped bodies: this many sources, at this factor of r, unlike those of the inversion
 DATA_SOURCES, DATA_DEPTH, DATA_ERROR = 420, 0.62, 0.02
 SMOOTHNESS = 1.5
+# sources of the inversion, at first and at most
+SOURCES, MOST_SOURCES = 120, 1000
 
 
 def run_case(case: Case, run: Any) -> dict[str, object]:
@@ -49,24 +53,33 @@ def run_case(case: Case, run: Any) -> dict[str, object]:
 
 
 def _invert(case: Case, run: Any) -> dict[str, object]:
-    medium = case.medium.medium()
     where = fibonacci(case.measurement.receivers)
     far = case.measurement.type == "far-field"
     receivers = Receivers(where if far else case.measurement.radius * where, far)
     with run.phase("data"):
-        clean = make_data(case, receivers)
+        clean = make_data(case, receivers, [i.wave() for i in case.incident])
         data = with_noise(clean, case.measurement.noise, case.seed)
         noise = float(np.linalg.norm(data - clean) / np.linalg.norm(data))
     with run.phase("sampling"):
         z = grid(case.start.half_width, case.start.points)
-        indicator = sampling(medium, receivers, data, z)
+        indicator = _indicator(case, receivers, data, z)
     with run.phase("inversion"):
         if isinstance(case.truth, TrueSources):
             return _sources(case, run, receivers, data, z, indicator, noise)
         return _obstacle(case, run, receivers, data, z, indicator, noise)
 
 
-def make_data(case: Case, receivers: Receivers) -> np.ndarray:
+def _indicator(case: Case, receivers: Receivers, data: np.ndarray, z: np.ndarray) -> np.ndarray:
+    medium = case.medium.medium()
+    if case.start.method == "direct":
+        return sampling(medium, receivers, data, z)
+    level = case.measurement.noise
+    clean = make_data(case, receivers, all_waves(receivers))
+    method = factorisation if case.start.method == "factorisation" else linear_sampling
+    return method(medium, receivers, with_noise(clean, level, case.seed + 1), z, level)
+
+
+def make_data(case: Case, receivers: Receivers, waves: list[PlaneWave]) -> np.ndarray:
     """The measurements without noise, (waves, 3 R), by another method than the inversion's.
 
     Raises:
@@ -76,7 +89,6 @@ def make_data(case: Case, receivers: Receivers) -> np.ndarray:
     if isinstance(truth, TrueSources):
         y, f = np.array(truth.positions), np.array(truth.forces, dtype=complex)
         return (receivers.matrix(m, y) @ f.ravel())[None]
-    waves = [i.wave() for i in case.incident]
     if isinstance(truth, TrueSphere):
         out = []
         for w in waves:
@@ -124,21 +136,35 @@ def _obstacle(
     case: Case, run: Any, receivers: Receivers, data: np.ndarray, z: np.ndarray,
     indicator: np.ndarray, noise: float,
 ) -> dict[str, object]:  # fmt: skip
-    truth = case.truth
+    truth, medium = case.truth, case.medium.medium()
+    waves = tuple(i.wave() for i in case.incident)
+    metrics: dict[str, object] = {}
     assert isinstance(truth, TrueSphere | TrueStar)  # sources have a branch of their own
 
     def tell(k: int, residual: float) -> None:
         run.progress.update(min(k / case.iterations, 1.0), f"residual {residual:.4g}")
 
+    level = case.measurement.noise
+
     def fit(star: Star, start: np.ndarray, penalty: np.ndarray | None = None) -> Estimate:
-        forward = Forward(
-            case.medium.medium(), tuple(i.wave() for i in case.incident), receivers, star,
-            case.sources, case.depth,
-        )  # fmt: skip
-        return gauss_newton(
-            forward, data, start, noise=noise, penalty=penalty, iterations=case.iterations,
-            tell=tell,
-        )  # fmt: skip
+        count = case.sources or SOURCES
+        while True:
+            forward = Forward(
+                medium, waves, receivers, star, count, case.depth,
+            )  # fmt: skip
+            found = gauss_newton(
+                forward, data, start, noise=level, penalty=penalty, iterations=case.iterations,
+                tell=tell,
+            )  # fmt: skip
+            if case.sources is not None:
+                return found
+            doubt = forward.doubt(found.p)
+            log.info("%d sources: predictions uncertain by %.2g of the data", count, doubt)
+            if doubt <= max(0.2 * level, 1e-3) or count * 1.5 > MOST_SOURCES:
+                metrics["sources"] = count
+                metrics["model_error"] = doubt
+                return found
+            count = int(1.5 * count)
 
     first = np.array(case.start.centre)
     if case.start.sampling:
@@ -155,7 +181,7 @@ def _obstacle(
         penalty = np.concatenate([np.full(3, 1e3), 0.05 * (1 + n * (n + 1.0)) ** (SMOOTHNESS / 2)])
         found = fit(star, star.sphere(centre, radius), penalty)
     p, d, origin = found.p, fibonacci(2000), np.array(truth.centre)
-    metrics: dict[str, object] = {
+    metrics |= {
         "iterations": len(found.residuals) - 1,
         "residual": found.residuals[-1],
         "noise": noise,

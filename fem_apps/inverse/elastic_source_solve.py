@@ -1,4 +1,4 @@
-"""Direct sampling for a first guess, and Gauss-Newton for obstacles and sources."""
+"""Gauss-Newton for obstacles, variable projection for sources."""
 
 from __future__ import annotations
 
@@ -6,52 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import maximum_filter
 from scipy.optimize import least_squares
 
 from fem_apps.errors import SolveError
 from fem_apps.fundamental.medium import Medium
-from fem_apps.inverse.elastic_source_forward import Forward, Receivers, frames
-
-
-def sampling(medium: Medium, receivers: Receivers, data: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """The direct sampling indicator at points z (n, 3), of measurements (waves, 3 R); in [0, 1].
-
-    Far fields: sum over waves of |sum_x x^.u_p e^(i k_p x^.z)|^2 and the like for shear waves; near
-    fields: |sum_x conj(Phi(x, z)) u(x)|^2. (Ito, Jin and Zou 2012, for elastic waves.)
-    """
-    out = np.zeros(len(z))
-    d = data.reshape(len(data), -1, 3)
-    if receivers.far:
-        p = np.exp(1j * medium.k_p * (z @ receivers.x.T))
-        s = np.exp(1j * medium.k_s * (z @ receivers.x.T))
-        e = frames(receivers.x)
-        for u in d:
-            shear = u[:, 1, None] * e[0] + u[:, 2, None] * e[1]
-            out += (np.abs(p @ (u[:, :1] * receivers.x)) ** 2).sum(axis=1)
-            out += (np.abs(s @ shear) ** 2).sum(axis=1)
-    else:
-        for start in range(0, len(z), 512):
-            G = receivers.matrix(medium, z[start : start + 512])
-            for u in d:
-                at = (G.conj().T @ u.ravel()).reshape(-1, 3)
-                out[start : start + 512] += (np.abs(at) ** 2).sum(axis=1)
-    return out / out.max()
-
-
-def grid(half_width: float, n: int) -> np.ndarray:
-    """A cube of n^3 points about the origin, (n^3, 3)."""
-    t = np.linspace(-half_width, half_width, n)
-    return np.stack(np.meshgrid(t, t, t, indexing="ij"), axis=-1).reshape(-1, 3)
-
-
-def peaks(indicator: np.ndarray, z: np.ndarray, count: int) -> np.ndarray:
-    """The `count` highest local maxima of an indicator on a cube of points, (count, 3)."""
-    n = round(len(z) ** (1 / 3))
-    cube = indicator.reshape(n, n, n)
-    top = (cube == maximum_filter(cube, size=5)).ravel()
-    order = np.argsort(-np.where(top, indicator, -1.0))
-    return z[order[:count]]
+from fem_apps.inverse.elastic_source_forward import Forward, Receivers
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from fem_apps.case import Table
 from fem_apps.fem.expressions import ExpressionText
 from fem_apps.fundamental.bodies import Obstacle
 from fem_apps.fundamental.medium import Medium, PlaneWave
-from fem_apps.fundamental.scattering import IncidentTable, MediumTable, MotionTable
+from fem_apps.fundamental.tables import IncidentTable, MediumTable, MotionTable, check_drive
 from fem_apps.meshing import MeshCase
 from fem_apps.problems.navier_lame_forms import Truncation
 
@@ -83,19 +83,12 @@ class Case(AnyCase):
 
     @model_validator(mode="after")
     def _consistent(self) -> Case:
-        if (self.incident is None) == (self.motion is None):
-            raise ValueError("give either [incident] or [motion]")
-        if self.medium.omega == 0:
-            if self.incident is not None:
-                raise ValueError(
-                    "omega = 0 has no waves and no radiation: give omega > 0, or for statics "
-                    "[motion] instead of [incident]"
-                )
-            if self.truncation.type != "fixed":
-                raise ValueError(
-                    f"omega = 0 does not radiate: truncation.type = {self.truncation.type!r} needs "
-                    "omega > 0; statics take 'fixed'"
-                )
+        check_drive(self.medium, self.incident, self.motion)
+        if self.medium.omega == 0 and self.truncation.type != "fixed":
+            raise ValueError(
+                f"omega = 0 does not radiate: truncation.type = {self.truncation.type!r} needs "
+                "omega > 0; statics take 'fixed'"
+            )
         if self.motion is not None and self.condition != "rigid":
             raise ValueError("[motion] is of a rigid obstacle")
         if self.condition == "none" and not self.inclusion:

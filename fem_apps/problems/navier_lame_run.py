@@ -155,12 +155,16 @@ def reference_field(case: Case, medium: Medium) -> Any:
 
 
 def error_to_reference(case: Case, s: Scatterer, u: fem.Function) -> float:
-    """Relative L2 error over the cells 'domain'. Collective."""
-    exact = on_rank_zero(s.comm, reference_field, case, s.problem.medium)
-    W = fem.functionspace(s.data.mesh, ("Lagrange", case.degree + 1, (3,)))
+    """Relative L2 error of a case over the cells 'domain'. Collective."""
+    return relative_error(s, u, on_rank_zero(s.comm, reference_field, case, s.problem.medium))
+
+
+def relative_error(s: Scatterer, u: fem.Function, exact: Any) -> float:
+    """Relative L2 distance of u from exact(x (n, 3)) -> (n, 3) over 'domain'. Collective."""
+    degree = u.function_space.element.basix_element.degree
+    W = fem.functionspace(s.data.mesh, ("Lagrange", degree + 1, (3,)))
     e = fem.Function(W)
-    cells = s.data.cell_tags.find(s.domain)
-    _interpolate(e, exact, cells)
+    _interpolate(e, exact, s.data.cell_tags.find(s.domain))
     difference = u - e
     dx = s.dx(s.domain)
     square = integrate(ufl.inner(difference, difference) * dx)

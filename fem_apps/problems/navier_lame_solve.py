@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from dolfinx import fem
 from dolfinx.fem import petsc as fem_petsc
 from petsc4py import PETSc
 
+from fem_apps.compat import geometry_dofmap
 from fem_apps.errors import CaseError
 from fem_apps.fem.expressions import parse
 from fem_apps.fem.integrals import owned
@@ -20,6 +22,8 @@ from fem_apps.mpi import extremes
 from fem_apps.problems import navier_lame_forms as forms
 from fem_apps.problems.navier_lame import Inclusion, Problem, Solver
 from fem_apps.problems.navier_lame_dtn import ModalDtN, modal_dtn
+
+log = logging.getLogger(__name__)
 
 MATERIAL = ("lame_lambda", "lame_mu", "density")
 BLOCK = 32  # right sides that MUMPS takes at a time
@@ -107,6 +111,23 @@ class Scatterer:
                     f"{' + thickness' if t.type == 'pml' else ''} = {wanted:.4g}; "
                     "they must be the same sphere about the origin"
                 )
+
+        if t.type == "pml":
+            self._check_layer(t.thickness)
+
+    def _check_layer(self, thickness: float) -> None:
+        """Warn of a layer one cell thick: it reflects, however strong it is."""
+        mesh = self.data.mesh
+        cells = self.data.cell_tags.find(self.layer)
+        r = np.linalg.norm(mesh.geometry.x[geometry_dofmap(mesh)[cells]], axis=2)
+        _, widest = extremes(self.comm, np.ptp(r, axis=1) if len(r) else np.zeros(1))
+        if widest > 0.7 * thickness:
+            log.warning(
+                "the layer has cells %.2g thick of its %.2g: it is not resolved, and refining the "
+                "domain alone does not help; take a finer layer, or truncation.type = 'dtn'",
+                widest,
+                thickness,
+            )
 
     def _constants(self) -> None:
         mesh, m = self.data.mesh, self.problem.medium

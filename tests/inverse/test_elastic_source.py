@@ -8,15 +8,20 @@ from fem_apps.errors import CaseError
 from fem_apps.fundamental import kupradze, sphere
 from fem_apps.fundamental.medium import Medium, PlaneWave
 from fem_apps.fundamental.surfaces import fibonacci
+from fem_apps.fundamental.vector_waves import sphere_rule
 from fem_apps.inverse.elastic_source import check_radius
 from fem_apps.inverse.elastic_source_forward import Forward, Receivers, Star, real_harmonics
-from fem_apps.inverse.elastic_source_solve import (
-    gauss_newton,
+from fem_apps.inverse.elastic_source_run import with_noise
+from fem_apps.inverse.elastic_source_sampling import (
+    all_waves,
+    factorisation,
+    far_field_operator,
     grid,
-    locate_sources,
+    linear_sampling,
     peaks,
     sampling,
 )
+from fem_apps.inverse.elastic_source_solve import gauss_newton, locate_sources
 
 MEDIUM = Medium(2.0, 1.0, 1.0, 2.0)
 WAVES = (PlaneWave(), PlaneWave((1, 0, 0), (0, 1, 0)))
@@ -105,6 +110,40 @@ def test_measured_components_are_those_of_the_field():
     assert np.abs(receivers.matrix(MEDIUM, y) @ f.ravel() - direct).max() < 1e-15
 
 
+def all_far_fields(receivers, radius, centre):
+    """Exact far fields of a rigid sphere for P and S waves from all directions."""
+    out = []
+    for w in all_waves(receivers):
+        s = sphere.scatter(MEDIUM, w, radius=radius, centre=centre)
+        out.append(receivers.of_far_field(*s.far_field(receivers.x)))
+    return np.stack(out)
+
+
+def test_far_field_operator_is_normal_and_conserves_energy():
+    d, w = sphere_rule(18)
+    receivers = Receivers(d)
+    F = far_field_operator(MEDIUM, receivers, all_far_fields(receivers, 0.6, (0.2, 0.1, -0.1)), w)
+    S = np.eye(len(F)) + 1j / (2 * np.pi) * F
+    assert np.abs(S.conj().T @ S - np.eye(len(F))).max() < 1e-8
+    assert np.abs(F @ F.conj().T - F.conj().T @ F).max() < 1e-7 * np.linalg.norm(F, 2) ** 2
+
+
+@pytest.mark.parametrize("method", [factorisation, linear_sampling])
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_sampling_methods_find_a_sphere(method, noise):
+    centre, radius = np.array([0.4, -0.3, 0.2]), 0.7
+    receivers = Receivers(fibonacci(60))
+    data = with_noise(all_far_fields(receivers, radius, tuple(centre)), noise, 3)
+    z = grid(1.6, 17)
+    indicator = method(MEDIUM, receivers, data, z, noise)
+    inside = np.linalg.norm(z - centre, axis=1) < radius
+    # the volume of the sphere, filled with the highest values, is mostly the sphere itself
+    highest = np.argsort(-indicator)[: inside.sum()]
+    assert inside[highest].mean() > 0.8
+    weight = indicator**4
+    assert np.linalg.norm(weight @ z / weight.sum() - centre) < 0.1
+
+
 RAW = {
     "kind": "elastic-inverse",
     "medium": {"omega": 4},
@@ -121,6 +160,7 @@ RAW = {
         ({"truth": {"type": "sphere", "centre": [0, 0, 0], "radius": 0}}, "radius"),
         ({"measurement": {"type": "near-field", "radius": 0.5}}, "outside"),
         ({"measurement": {"noise": -1}}, "noise"),
+        ({"start": {"method": "linear"}, "measurement": {"type": "near-field"}}, "far fields"),
     ],
 )
 def test_bad_cases(changes, word):
