@@ -213,10 +213,16 @@ def flow(
     y, goal = y0, 0
     solver = _solver(rhs, y0, tolerance, absolute)
     while solver.status == "running":
-        before = solver.y.copy()
-        message = solver.step()
+        place, before = solver.t, solver.y.copy()
+        with np.errstate(over="ignore", invalid="ignore"):
+            message = solver.step()
         steps += 1
-        if solver.status == "failed" or steps > max_steps or not np.isfinite(solver.y).all():
+        failed = solver.status == "failed" or not np.isfinite(solver.y).all()
+        if failed and isinstance(solver, LSODA):
+            # its predictor left every bound: an embedded method refuses such a step
+            solver = DOP853(rhs, place, before, np.inf, rtol=tolerance, atol=absolute)
+            continue
+        if failed or steps > max_steps:
             raise SolveError(
                 "integration of the Gaussian closure",
                 message or ("too many steps" if steps > max_steps else "not finite"),
