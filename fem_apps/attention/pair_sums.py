@@ -60,7 +60,12 @@ def _scale(typingctx: Any, p: Any, t: Any) -> Any:
 @njit(fastmath={"contract"}, error_model="numpy")
 def exp2(z):  # type: ignore[no-untyped-def]
     """2^z for z <= 1000; 2^-1020 below -1020."""
-    z = max(z, -1020.0)
+    return bounded_exp2(max(z, -1020.0))
+
+
+@njit(fastmath={"contract"}, error_model="numpy")
+def bounded_exp2(z):  # type: ignore[no-untyped-def]
+    """2^z for -1020 <= z <= 1000."""
     t = z + MAGIC
     f = z - (t - MAGIC)
     f2 = f * f
@@ -104,7 +109,7 @@ def _symmetric3(y, m, beta, c, out):  # type: ignore[no-untyped-def]
             q0, q1, q2 = mi * y0[i], mi * y1[i], mi * y2[i]
             s0 = s1 = s2 = s3 = 0.0
             for j in range(min(len(bm), i - start)):
-                e = exp2(a0 * b0[j] + a1 * b1[j] + a2 * b2[j] - c)
+                e = bounded_exp2(((a0 * b0[j] - c) + a1 * b1[j]) + a2 * b2[j])
                 w = bm[j] * e
                 s0 += w * b0[j]
                 s1 += w * b1[j]
@@ -155,7 +160,7 @@ def _exp_tile_both(S, c, m_rows, m_columns, rows, columns):  # type: ignore[no-u
     for i in range(S.shape[0]):
         row, mi, total = S[i], m_rows[i], 0.0
         for j in range(S.shape[1]):
-            w = exp2(row[j] - c)
+            w = bounded_exp2(row[j] - c)
             row[j] = w
             total += w * m_columns[j]
             columns[j] += w * mi
