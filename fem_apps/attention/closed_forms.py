@@ -12,8 +12,9 @@ from typing import Literal
 
 import numpy as np
 from scipy.integrate import quad
+from scipy.stats import binom
 
-CLOSE = 0.999  # inner product at which two tokens are one cluster
+from fem_apps.attention.clusters import CLOSE
 
 
 def two_cluster_speed(
@@ -87,6 +88,14 @@ def equiangular_time(
         limit=500,
     )
     return left[0] + right[0]
+
+
+def hemisphere_probability(n: int, d: int) -> float:
+    """That n uniform points of S^(d-1) lie in one open hemisphere (Wendel 1962).
+
+    2^-(n-1) sum_{k < d} C(n-1, k). Such tokens end as one cluster, exponentially fast.
+    """
+    return float(binom.cdf(d - 1, n - 1, 0.5))
 
 
 def kuramoto_order(r0: float, t: float) -> float:

@@ -118,7 +118,7 @@ class Field:
                 w = jnp.where(jnp.arange(len(y)) <= i[:, None], w, 0.0)
             return w @ values
 
-        return _by_blocks(block, a, len(y))
+        return by_blocks(block, (a, jnp.arange(a.shape[0])), len(y))
 
     def _sinkhorn(self, h: HeadArrays, x: Array, y: Array, log_m: Array) -> Array:
         """Mean of y under the bistochastic K(x, y) = exp(beta<Qx,Ky> + f(x) + g(y)); f where x is.
@@ -153,17 +153,20 @@ def make_field(attention: Attention, d: int, *, compiled: bool = True) -> Field:
     return Field(attention, heads(attention, d), d, compiled)
 
 
-def _by_blocks(block: Callable[[tuple[Array, Array]], Array], a: Array, k: int) -> Array:
-    """The block function over rows of a, as many at a time as BLOCK weights allow."""
-    n = a.shape[0]
-    rows = max(1, min(n, BLOCK // max(k, 1)))
-    if rows >= n:
-        return block((a, jnp.arange(n)))
-    count = math.ceil(n / rows)
-    padded = jnp.pad(a, ((0, count * rows - n), (0, 0)))
-    index = jnp.arange(count * rows)
-    out = jax.lax.map(block, (padded.reshape(count, rows, a.shape[1]), index.reshape(count, rows)))
-    return jax.tree.map(lambda z: z.reshape(count * rows, *z.shape[2:])[:n], out)
+def by_blocks(block: Callable[[Any], Any], rows: tuple[Array, ...], k: int) -> Array:
+    """The block function over rows of arrays, as many at a time as BLOCK allows of k each."""
+    n = rows[0].shape[0]
+    size = max(1, min(n, BLOCK // max(k, 1)))
+    if size >= n:
+        return block(rows)
+    count = math.ceil(n / size)
+
+    def cut(z: Array) -> Array:
+        padded = jnp.pad(z, ((0, count * size - n), *((0, 0),) * (z.ndim - 1)), mode="edge")
+        return padded.reshape(count, size, *z.shape[1:])
+
+    out = jax.lax.map(block, tuple(cut(z) for z in rows))
+    return jax.tree.map(lambda z: z.reshape(count * size, *z.shape[2:])[:n], out)
 
 
 def _blocked_sums(a: Array, y: Array, b: Array, masked: bool) -> tuple[Array, Array]:
@@ -179,7 +182,7 @@ def _blocked_sums(a: Array, y: Array, b: Array, masked: bool) -> tuple[Array, Ar
         c = jnp.max(s, axis=1)
         return jnp.exp(s - c[:, None]) @ values, c
 
-    return _by_blocks(block, a, len(y))
+    return by_blocks(block, (a, jnp.arange(a.shape[0])), len(y))
 
 
 def _call_compiled(a: Array, y: Array, b: Array) -> tuple[Array, Array]:

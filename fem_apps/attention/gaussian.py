@@ -54,20 +54,31 @@ class Portrait(Table):
 class Ranks(Table):
     """Rank histogram of limits: Q and Sigma0 normal, K = -Q (numpy's legacy generators).
 
-    For each d in turn Q is d//2 x d; Sigma0 = S S^T with the generator started again for each d.
+    Every draw has a Q of its own, d//2 x d (and a G): one generator runs through all draws of all
+    d. Sigma0 = S S^T, S normal, from a generator that starts again for each d.
     """
 
     dimensions: tuple[int, ...] = Field((3, 4, 5), min_length=1, description="values of d")
-    draws: int = Field(100, ge=1, le=10000, description="covariances for each d")
+    draws: int = Field(100, ge=1, le=100_000, description="draws for each d")
     value: Literal["identity", "gram"] = Field("identity", description="V = I, or G^T G, G normal")
     threshold: float = Field(0.1, gt=0, description="an eigenvalue above it counts")
     seed_q: int = Field(40, ge=0, description="seed of Q")
     seed_sigma: int = Field(41, ge=0, description="seed of Sigma0")
-    seed_v: int = Field(26, ge=0, description="seed of G")
+    seed_v: int = Field(26, ge=0, description="seed of G (published: 26 softmax, 27 l2)")
     settle: float = Field(5e-5, gt=0, description="|Sigma'| at which a limit is reached")
-    euler_step: float | None = Field(
-        None, gt=0, description="also run the published forward Euler with this step"
+    euler_step: tuple[float, ...] = Field(
+        (), description="steps, one for each d: also run the published forward Euler"
     )
+
+    @model_validator(mode="after")
+    def _steps(self) -> Ranks:
+        if self.euler_step and len(self.euler_step) != len(self.dimensions):
+            raise ValueError("euler_step needs one step for each of dimensions")
+        if min(self.euler_step, default=1.0) <= 0:
+            raise ValueError("euler_step must be positive")
+        if min(self.dimensions) < 2:
+            raise ValueError("dimensions must be at least 2: Q has d//2 rows")
+        return self
 
 
 class Output(Table):
@@ -84,7 +95,7 @@ class Case(AnyCase):
         default_factory=lambda: Attention(layer_norm=False), description="the field; on R^d"
     )
     scaled: bool = Field(
-        False, description="A = K^T Q / sqrt(k), k rows of Q (softmax and l2 of the publication)"
+        False, description="A = K^T Q / sqrt(d/H), H heads (softmax and l2 as published)"
     )
     sigma: tuple[tuple[float, ...], ...] | None = Field(
         None, description="initial covariance; identity/d if left out"
@@ -132,7 +143,7 @@ def closure(attention: Attention, d: int, scaled: bool = False) -> gc.Closure:
     beta = attention.beta
 
     def one(h: HeadArrays) -> gc.Head:
-        factor = beta / np.sqrt(len(h.Q)) if scaled else beta
+        factor = beta / np.sqrt(d / max(len(attention.heads), 1)) if scaled else beta
         # l2: weight exp(-beta |Qx - Ky|^2); sinkhorn: Gamma = beta int V y K(x, y) dmu
         V = beta * h.V if attention.variant == "sinkhorn" else h.V
         return gc.Head(factor * h.A, V, np.sqrt(beta) * h.K)
@@ -274,45 +285,58 @@ def portrait_counts(portrait: list[tuple[str, gc.Flow]]) -> dict[str, int]:
 
 
 def rank_histogram(attention: Attention, ranks: Ranks) -> dict[str, object]:
-    """Counts of limit ranks 0, 1, 2, ... for each d; with the published Euler scheme if asked.
+    """Counts of limits with 0, 1, 2, ... eigenvalues above the threshold, for each d.
 
     For V = I (softmax and L2) from the exact limit N (N^T Sigma0^-1 N)^-1 N^T; else by following
-    the flow. "true" is the rank with a relative threshold, which the slow decay does not blur.
+    the flow. Under "d euler" the published scheme from the same draws, in a last bin those that it
+    does not bring to a limit (the publication draws Sigma0 again for these). The rank itself is
+    d - d//2 for almost every draw; the threshold counts less.
     """
     q = np.random.RandomState(ranks.seed_q)
     v = np.random.RandomState(ranks.seed_v)
+    exact = ranks.value == "identity" and attention.variant in ("softmax", "l2")
     out: dict[str, object] = {}
-    for d in ranks.dimensions:
-        Q = q.randn(d // 2, d)
-        G = v.randn(d, d)
-        V = np.eye(d) if ranks.value == "identity" else G.T @ G
-        table = Attention(
-            variant=attention.variant,
-            beta=attention.beta,
-            layer_norm=False,
-            Q=_tuple(Q),
-            K=_tuple(-Q),
-            V=_tuple(V),
-        )
-        closed = closure(table, d, attention.variant != "sinkhorn")
+    all_q = [[q.randn(d // 2, d) for _ in range(ranks.draws)] for d in ranks.dimensions]
+    for j, d in enumerate(ranks.dimensions):
         s = np.random.RandomState(ranks.seed_sigma)
         counts, euler = np.zeros(d + 1, dtype=int), np.zeros(d + 2, dtype=int)
-        for _ in range(ranks.draws):
+        for Q in all_q[j]:
+            G = v.randn(d, d) if ranks.value == "gram" else np.eye(d)
+            closed = _repulsive(attention, Q, G.T @ G)
             S = s.randn(d, d)
             sigma = S @ S.T
-            if ranks.value == "identity" and attention.variant in ("softmax", "l2"):
+            if exact:
                 limit = gc.exact_limit(sigma, closed.heads[0].A)
             else:
                 limit = gc.flow(closed, sigma, settle=ranks.settle, tolerance=1e-8).sigma[-1]
-            counts[int((np.linalg.eigvalsh(limit) > ranks.threshold).sum())] += 1
-            if ranks.euler_step is not None:
-                last, how = gc.euler(closed, sigma, ranks.euler_step, max_steps=50_000)
-                found = int((np.linalg.eigvalsh(last) > ranks.threshold).sum())
-                euler[found if how == "converged" else d + 1] += 1
+            counts[_large(limit, ranks.threshold)] += 1
+            if ranks.euler_step:
+                tolerance = 1e-4 if ranks.value == "identity" else 5e-5
+                last, how = gc.euler(
+                    closed, sigma, ranks.euler_step[j], tolerance=tolerance, max_steps=60_000
+                )
+                euler[_large(last, ranks.threshold) if how == "converged" else d + 1] += 1
         out[str(d)] = counts.tolist()
-        if ranks.euler_step is not None:
+        if ranks.euler_step:
             out[f"{d} euler"] = euler.tolist()
     return out
+
+
+def _repulsive(attention: Attention, Q: np.ndarray, V: np.ndarray) -> gc.Closure:
+    """K = -Q, A scaled as published."""
+    table = Attention(
+        variant=attention.variant,
+        beta=attention.beta,
+        layer_norm=False,
+        Q=_tuple(Q),
+        K=_tuple(-Q),
+        V=_tuple(V),
+    )
+    return closure(table, Q.shape[1], attention.variant != "sinkhorn")
+
+
+def _large(S: np.ndarray, threshold: float) -> int:
+    return int((np.linalg.eigvalsh(S) > threshold).sum())
 
 
 def _tuple(M: np.ndarray) -> tuple[tuple[float, ...], ...]:

@@ -4,7 +4,7 @@ numba has no vector exp (numba #10060), so it is written out such that LLVM vect
 z = log2(e) (a.y + b - c) <= 0 rounded to an integer k by adding 1.5 2^52, 2^(z - k) is a
 polynomial of degree 10 (relative error 3e-16), and k goes into the exponent bits. Below 2^-1020
 the result is 2^-1020: no argument is too large. Up to d = 3 nothing is stored per pair; above,
-tiles of 64 x 512 pairs go through the matrix product of BLAS twice.
+tiles of 256 x 512 pairs go through the matrix product of BLAS twice.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SUMS = {"reassoc", "contract", "nsz"}
 LOOSE = 300.0
 # pairs from which circle_sums pays
 ON_CIRCLE = 2**22
-ROWS, COLUMNS = 512, 512
+ROWS, COLUMNS = 256, 512
 # sources whose coordinates and sums stay in a near cache
 SOURCES = 2048
 
@@ -60,7 +60,12 @@ def _scale(typingctx: Any, p: Any, t: Any) -> Any:
 @njit(fastmath={"contract"}, error_model="numpy")
 def exp2(z):  # type: ignore[no-untyped-def]
     """2^z for z <= 1000; 2^-1020 below -1020."""
-    z = max(z, -1020.0)
+    return bounded_exp2(max(z, -1020.0))
+
+
+@njit(fastmath={"contract"}, error_model="numpy")
+def bounded_exp2(z):  # type: ignore[no-untyped-def]
+    """2^z for -1020 <= z <= 1000."""
     t = z + MAGIC
     f = z - (t - MAGIC)
     f2 = f * f
@@ -104,7 +109,7 @@ def _symmetric3(y, m, beta, c, out):  # type: ignore[no-untyped-def]
             q0, q1, q2 = mi * y0[i], mi * y1[i], mi * y2[i]
             s0 = s1 = s2 = s3 = 0.0
             for j in range(min(len(bm), i - start)):
-                e = exp2(a0 * b0[j] + a1 * b1[j] + a2 * b2[j] - c)
+                e = bounded_exp2(((a0 * b0[j] - c) + a1 * b1[j]) + a2 * b2[j])
                 w = bm[j] * e
                 s0 += w * b0[j]
                 s1 += w * b1[j]
@@ -147,6 +152,46 @@ def _exp_tile(S, b, c, sums):  # type: ignore[no-untyped-def]
             row[j] = w
             total += w
         sums[i] += total
+
+
+@njit(cache=True, fastmath=SUMS, nogil=True, error_model="numpy")
+def _exp_tile_both(S, c, m_rows, m_columns, rows, columns):  # type: ignore[no-untyped-def]
+    """S = 2^(S - c), and add the sums of its rows and columns with masses."""
+    for i in range(S.shape[0]):
+        row, mi, total = S[i], m_rows[i], 0.0
+        for j in range(S.shape[1]):
+            w = bounded_exp2(row[j] - c)
+            row[j] = w
+            total += w * m_columns[j]
+            columns[j] += w * mi
+        rows[i] += total
+
+
+def _symmetric_tiles(y: np.ndarray, m: np.ndarray, beta: float, c: float) -> np.ndarray:
+    """The sums for a = beta y in many dimensions: a tile of weights serves its rows and columns.
+
+    Half of the first products and of the exponentials are saved. beta and c in units of log2(e).
+
+    Returns:
+        (n, d + 1).
+    """
+    n, d = y.shape
+    scaled, values = beta * y, m[:, None] * y
+    out, plain, unused = np.zeros((n, d)), np.zeros(n), np.empty(ROWS)
+    buffer, part = np.empty(ROWS * ROWS), np.empty((ROWS, d))
+    tiles = [slice(i, min(i + ROWS, n)) for i in range(0, n, ROWS)]
+    for k, rows in enumerate(tiles):
+        count = rows.stop - rows.start
+        for columns in tiles[: k + 1]:
+            width = columns.stop - columns.start
+            S = buffer[: count * width].reshape(count, width)
+            np.matmul(scaled[rows], y[columns].T, out=S)
+            other = plain[columns] if columns is not rows else unused[:width]
+            _exp_tile_both(S, c, m[rows], m[columns], plain[rows], other)
+            out[rows] += np.matmul(S, values[columns], out=part[:count])
+            if columns is not rows:
+                out[columns] += np.matmul(S.T, values[rows], out=part[:width])
+    return np.concatenate([out, plain[:, None]], axis=1)
 
 
 def multiple(a: np.ndarray, y: np.ndarray) -> float:
@@ -197,6 +242,10 @@ def compiled_sums(a: np.ndarray, y: np.ndarray, b: np.ndarray) -> tuple[np.ndarr
         _sums3(A, Y, b2, c, out)
         return np.concatenate([out[:, :d], out[:, 3:]], axis=1), c / LOG2E
     tight = 2 * bound.max(initial=0.0) + spread < LOOSE
+    if tight and (beta := multiple(a, y)):
+        reach = float(bound.max())
+        sums = _symmetric_tiles(y, np.exp(b - top), beta * LOG2E, reach * LOG2E)
+        return sums, np.full(n, reach + top)
     c = (bound + top) * LOG2E if tight else np.full(n, -np.inf)
     tiles = [slice(j, j + COLUMNS) for j in range(0, len(y), COLUMNS)]
     if not tight:

@@ -1,6 +1,7 @@
 """Tokens in time: dx_i/dt = Gamma_mu(x_i), mu = sum_j m_j delta_{x_j}, adaptive, with events.
 
-* Clusters (pairs closer than a distance) merge at times found by root finding on the dense output.
+* Clusters (pairs closer than a distance) merge at times found by root finding on the dense output,
+  as long as there are at most EVENTS of them; the watch takes pairs in blocks.
 * Tokens that come closer than the gluing distance become one, with the sum of their masses: what
   made the system stiff is gone, and an explicit method of order 8 takes steps as long as the slow
   motion of the clusters allows, so that lifetimes of 1e7 time units take seconds. The error is that
@@ -23,10 +24,11 @@ import numpy as np
 import optimistix
 
 from fem_apps.attention.clusters import labels
-from fem_apps.attention.fields import Field
+from fem_apps.attention.fields import Field, by_blocks
 from fem_apps.errors import SolveError
 
-# above this many tokens merges are seen at output times only: events cost n^2 d a step
+# while there are more clusters than this, merges are seen at output times only: each would end a
+# step; the same for tokens that touch
 EVENTS = 1024
 # a blow-up in finite time: what is left of it at that size is below rounding of the time
 INFINITE = 1e5
@@ -113,19 +115,14 @@ class Tokens:
         term = diffrax.ODETerm(self._rate)
         controller = diffrax.PIDController(rtol=self.tolerance, atol=self.tolerance)
 
-        def gap(x: Any, threshold: float, group: Any) -> Any:
-            g = x @ x.T
-            square = jnp.diag(g)
-            distance = square[:, None] + square[None, :] - 2 * g
-            other = group[:, None] != group[None, :]
-            return jnp.min(jnp.where(other, distance, 1e30)) / threshold**2 - 1
-
         def before_event(t: Any, y: Any, args: tuple[Any, ...], **_: Any) -> Any:
             room = 1 - jnp.max(jnp.abs(y)) / INFINITE
-            if not args[1].size:
-                return room
-            room = jnp.minimum(room, gap(y, self.cluster, args[1]))
-            return jnp.minimum(room, gap(y, self.glue, args[2])) if self.glue else room
+            gap = circle_gap if self.on_sphere and y.shape[1] == 2 else least_gap
+            if args[1].size:
+                room = jnp.minimum(room, gap(y, args[1]) / self.cluster**2 - 1)
+            if args[3].size:
+                room = jnp.minimum(room, gap(y, args[3]) / self.glue**2 - 1)
+            return room
 
         def solve(x: Any, t0: Any, t1: Any, args: tuple[Any, ...]) -> Any:
             finder: Any = optimistix.Bisection(1e-12, 1e-12, flip="detect")  # type: ignore[call-arg]
@@ -180,8 +177,11 @@ class Tokens:
             return self._advance_noisy(c, end, group)
         merges: list[Merge] = []
         while c.t < end:
-            events = len(c.x) <= EVENTS
-            args = (np.log(c.mass), group if events else np.empty(0, dtype=int), c.leader)
+            none = np.empty(0, dtype=int)
+            watched = group if int(group.max()) < EVENTS else none
+            touching = c.leader if self.glue and len(np.unique(c.leader)) <= EVENTS else none
+            events = watched.size > 0
+            args = (np.log(c.mass), watched, c.leader, touching)
             t, x, fired, steps = self._segment(c.x, np.float64(c.t), np.float64(end), args)
             x, fired = np.array(x), bool(fired)
             self._check(c, x, int(steps))
@@ -239,6 +239,26 @@ class Tokens:
             return replace(c, x=x[same], leader=first[same]), group
         small = replace(c, x=x, mass=mass, leader=np.arange(k), member=same[c.member])
         return small, group[first]
+
+
+def least_gap(x: Any, group: Any) -> Any:
+    """Least squared distance of two tokens of different groups; blocks of rows, O(n d) memory."""
+    square = jnp.sum(x * x, axis=1)
+
+    def block(rows: tuple[Any, Any]) -> Any:
+        xi, gi = rows
+        distance = jnp.sum(xi * xi, axis=1)[:, None] + square - 2 * xi @ x.T
+        return jnp.min(jnp.where(gi[:, None] != group, distance, 1e30), axis=1)
+
+    return jnp.min(by_blocks(block, (x, group), len(x)))
+
+
+def circle_gap(x: Any, group: Any) -> Any:
+    """The same on the circle, where the two are neighbours: O(n log n)."""
+    order = jnp.argsort(jnp.arctan2(x[:, 1], x[:, 0]))
+    x, group = x[order], group[order]
+    distance = jnp.sum((x - jnp.roll(x, 1, axis=0)) ** 2, axis=1)
+    return jnp.min(jnp.where(group != jnp.roll(group, 1), distance, 1e30))
 
 
 class Burst(Exception):
