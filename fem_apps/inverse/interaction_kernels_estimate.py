@@ -20,6 +20,7 @@ from fem_apps.inverse import interaction_kernels_trajectories as trajectories
 from fem_apps.inverse.interaction_kernels import SolverCase
 from fem_apps.inverse.interaction_kernels_atoms import Atom
 from fem_apps.inverse.interaction_kernels_data import Snapshots, gathered, noise_level, order
+from fem_apps.inverse.interaction_kernels_flow import cells
 from fem_apps.inverse.interaction_kernels_functional import (
     Known,
     Quadratic,
@@ -376,7 +377,7 @@ def _sharpen(
     count = LIKELIHOOD_RESAMPLES if solver.resamples is None else solver.resamples
 
     def work() -> tuple[Selected, list[np.ndarray]]:
-        c = trajectories.cells(x, mass)
+        c = cells(x, mass)
         starts = [
             trajectories.Trajectory(d.t, y, _start(y, mass))
             for d, y in zip(data, sets, strict=True)
