@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -31,6 +31,9 @@ from fem_apps.inverse.interaction_kernels_functional import (
 from fem_apps.inverse.interaction_kernels_particles import Paths, assemble_paths
 from fem_apps.inverse.interaction_kernels_selection import Selected
 from fem_apps.inverse.interaction_kernels_sparse import Fit
+from fem_apps.inverse.interaction_kernels_tikhonov import penalty, tikhonov
+from fem_apps.inverse.interaction_kernels_tikhonov import solve as regularised
+from fem_apps.inverse.interaction_kernels_verify import density_points, pair_distances
 from fem_apps.mpi import on_rank_zero
 from fem_apps.output.folder import Run
 
@@ -57,6 +60,7 @@ class Estimate:
         start: initial densities of the data sets, improved by trajectories (owned nodes); or None.
         gauges: columns that the data cannot tell apart from others, and why.
         regularisation: Tikhonov's lambda, or None.
+        sigma: diffusion of particles, given or found; None for densities.
     """
 
     c: np.ndarray
@@ -68,6 +72,7 @@ class Estimate:
     start: list[np.ndarray] | None
     gauges: tuple[str, ...]
     regularisation: float | None = None
+    sigma: float | None = None
 
 
 def from_densities(
@@ -125,7 +130,13 @@ def from_densities(
             _check(run)
             run.progress.update(0.4 + 0.3 * k / wanted, f"resample {k + 1} of {wanted}")
             others.append(_resample(s, data, known, kind, noise, solver.debias, seed, k))
-    estimate = _choose(form, others, solver, free, len(s.atoms), s)
+
+    def distances() -> np.ndarray:
+        return np.concatenate(
+            [pair_distances(density_points(s.graph, d), len(d.t), seed) for d in data]
+        )
+
+    estimate = _choose(form, others, solver, free, s.atoms, distances)
     estimate = replace(estimate, noise=noise, window=kind, gauges=tuple(g[1] for g in gauges))
     if not likely:
         return estimate
@@ -168,13 +179,24 @@ def from_paths(
             )
         )
     free = list(range(len(form.b)))
-    found = _choose(form, others, solver, free, len(atoms), None)
-    return replace(found, noise=0.0, window="ends")
+
+    def distances() -> np.ndarray:
+        return np.concatenate([pair_distances(_draw(d), len(d.t), seed) for d in data])
+
+    found = _choose(form, others, solver, free, atoms, distances)
+    return replace(found, noise=0.0, window="ends", sigma=sigma)
+
+
+def _draw(d: Paths) -> Callable[[int, np.random.Generator], np.ndarray]:
+    return lambda n, rng: rng.permuted(d.x[n], axis=0)
 
 
 def _half(d: Paths, rng: np.random.Generator) -> Paths:
     """Half of the particles, or half of the time."""
-    if d.labels is None:
+    if not d.open:
+        if d.labels is not None:  # the same particles at all times, in any order
+            order = [np.argsort(l) for l in d.labels]
+            d = Paths(d.t, tuple(p[k] for p, k in zip(d.x, order, strict=True)), d.name)
         kept = rng.permutation(len(d.x[0])) < max(2, len(d.x[0]) // 2)
         return Paths(d.t, tuple(p[kept] for p in d.x), d.name)
     # where particles enter and leave, half of the time: half of a crowd would see another density
@@ -278,26 +300,20 @@ def _choose(
     others: Sequence[Quadratic],
     solver: SolverCase,
     free: Sequence[int],
-    atoms: int,
-    s: Setting | None,
+    atoms: Sequence[Atom],
+    distances: Callable[[], np.ndarray],
 ) -> Estimate:
-    """The case's solver on the columns that are free."""
+    """The case's solver on the columns that are free; atoms always are."""
     f: Any = np.ix_(free, free)
     A, b = form.A[f], form.b[list(free)]
     method, size = solver.method, solver.size
     lam = None
     if method == "tikhonov":
-        B = _seminorm(A, solver.seminorm, min(atoms, len(b)))
-        c, lam = selection.tikhonov(A, b, B)
+        size_of = penalty(solver.seminorm, atoms, distances(), len(b) - len(atoms))
+        c, lam = tikhonov(A, b, size_of, solver.rule)
         fit = Fit(tuple(range(len(b))), c, float(c @ A @ c - 2 * b @ c))
-        samples = np.array(
-            [
-                np.linalg.solve(
-                    q.A[f] + lam * B + 1e-14 * np.trace(A) * np.eye(len(b)), q.b[list(free)]
-                )
-                for q in others
-            ]
-        ).reshape(-1, len(b))
+        again = [regularised(q.A[f], q.b[list(free)], size_of, lam) for q in others]
+        samples = np.array(again).reshape(-1, len(b))
         chosen = Selected(fit, [fit], 1.0, samples, Counter())
     elif method == "auto" and size is None:
         few = [Quadratic(q.A[f], q.b[list(free)]) for q in others]
@@ -326,18 +342,6 @@ def _sized(A: np.ndarray, b: np.ndarray, solver: SolverCase, size: int | None) -
     if solver.method == "subspace-pursuit":
         return sparse.refit(A, b, sparse.subspace_pursuit(*sparse.square_root(A, b), size))
     return selection.candidates(A, b, size)
-
-
-def _seminorm(A: np.ndarray, kind: str, atoms: int) -> np.ndarray:
-    """Matrix of Tikhonov's penalty on coefficients: 1, the form's diagonal, or differences."""
-    n = len(A)
-    if kind == "identity":
-        return np.eye(n)
-    if kind == "L2":
-        return np.diag(np.maximum(np.diag(A), 1e-12 * np.trace(A)))
-    D = np.zeros((n, n))
-    D[: atoms - 1, :atoms] = np.diff(np.eye(atoms), axis=0)
-    return D.T @ D + 1e-6 * np.eye(n)
 
 
 def _widen(chosen: Selected, free: Sequence[int], n: int) -> Selected:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
+from fem_apps.errors import SolveError
 from fem_apps.problems.free_energy import Diffusion
 
 GAMMA = 1 - 0.5**0.5
@@ -235,7 +236,7 @@ def solve(
         rho (n_t, n), and d rho (n_t, n, K + count), 0 columns for neither.
 
     Raises:
-        FloatingPointError: Newton's method does not converge.
+        SolveError: Newton's method does not converge.
     """
     c = f.cells
     n, width, gap = len(c.width), c.width, np.diff(c.centre)
@@ -260,7 +261,11 @@ def solve(
     def implicit(start: np.ndarray, rhs: np.ndarray, a: float) -> tuple[np.ndarray, ...]:
         R, T, L, ok = _implicit(start, rhs, a, width, gap, sigma, m)
         if not ok:
-            raise FloatingPointError("the implicit diffusion of a trajectory did not converge")
+            raise SolveError(
+                "Newton iteration of a trajectory's diffusion",
+                f"not converged in {NEWTON_STEPS} steps",
+                advice="solver.trajectories = false",
+            )
         return R, T, L
 
     R = np.array(rho0, dtype=float)

@@ -19,6 +19,7 @@ from fem_apps.inverse.interaction_kernels_atoms import Atom, atoms_of
 from fem_apps.inverse.interaction_kernels_data import Snapshots, observe
 from fem_apps.inverse.interaction_kernels_estimate import Estimate, from_densities, from_paths
 from fem_apps.inverse.interaction_kernels_functional import Known, Setting
+from fem_apps.inverse.interaction_kernels_particles import diffusion_of
 from fem_apps.inverse.interaction_kernels_predict import Prediction, predict
 from fem_apps.inverse.interaction_kernels_report import Report, write_report
 from fem_apps.inverse.interaction_kernels_sources import Data, load, nodal
@@ -32,6 +33,7 @@ from fem_apps.inverse.interaction_kernels_verify import (
     largest,
     pair_distances,
 )
+from fem_apps.mpi import on_rank_zero
 from fem_apps.output.fields import FieldWriter
 from fem_apps.output.folder import Run
 from fem_apps.output.history import History
@@ -193,13 +195,18 @@ def _particles(
 ) -> dict[str, object]:
     if any(d.exponent != 1 for d in known.diffusion):
         raise CaseError("particle data have linear diffusion only: diffusion.exponent = 1")
-    if case.unknown.diffusion:
-        raise CaseError("unknown.diffusion is not available for particle data; data.deposit = true")
+    if case.unknown.diffusion and (case.diffusion or case.unknown.diffusion != (1.0,)):
+        raise CaseError(
+            "particle data: give either diffusion or unknown.diffusion = [1], whose coefficient is "
+            "then found from the paths"
+        )
     if case.potential is not None:
         raise CaseError("a known potential is not available for particle data; data.deposit = true")
     sigma = sum(d.coefficient for d in known.diffusion)
+    if case.unknown.diffusion:
+        sigma = on_rank_zero(run.comm, diffusion_of, loaded.particles)
     drifts = [_Drift(e) for e in case.unknown.potentials]
-    names = column_names(atoms, case)
+    names = column_names(atoms, case)[: len(atoms) + len(drifts)]
     with run.phase("estimate"):
         found = from_paths(
             run.comm, atoms, loaded.particles, sigma, case.solver, run, drifts, case.seed
@@ -278,6 +285,8 @@ def _finish(run: Run, graph: NodeGraph, report: Report) -> dict[str, object]:
     }
     if found.regularisation is not None:
         metrics["regularisation"] = found.regularisation
+    if found.sigma is not None:
+        metrics["sigma"] = found.sigma
     if truth is not None:
         c, first = report.on_atoms(found.c), report.on_atoms(found.functional.c)
         e = kernel_error(atoms, c, truth, radius, report.distances)

@@ -308,7 +308,8 @@ def _simulate(
                 substeps=source.substeps,
                 rng=np.random.default_rng([seed, k, 1]),
             )
-            out.particles.append(paths(times, list(x), name))
+            who = [np.arange(len(x0))] * len(times)
+            out.particles.append(paths(times, list(x), name, who))
             continue
         if source.solver == "finite-volumes":
             at = order(graph)

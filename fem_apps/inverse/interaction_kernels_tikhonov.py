@@ -41,6 +41,8 @@ Rule = Literal["l-curve", "gcv", "quasi-optimal"]
 # Eigenvalues below this part of the greatest are rounding; a penalty's matrix is made definite by
 # that part of its trace.
 CUT, DEFINITE = 1e-13, 1e-12
+# Eigenvalues above so many times the mean are directions that the penalty does not see.
+UNSEEN = 1e6
 # Points of the quadrature in r, and bins of rho_bar.
 POINTS, BINS = 4001, 200
 
@@ -135,10 +137,12 @@ def tikhonov(
         count: number of lambdas tried.
     """
     s = spectrum(A, b, p)
-    seen = s.values > 0
-    # lambda w against Lambda: from the least eigenvalue that is seen to the greatest
-    sizes = (s.values**2 if p.adaptive else s.values)[seen]
-    grid = np.geomspace(max(sizes.min(), 1e-13 * sizes.max()), sizes.max(), count)
+    top = float(np.trace(A) / np.trace(p.B))
+    # what the penalty does not see (constants of a seminorm) has no size to trade
+    seen = (s.values > 0) & (s.values < UNSEEN * top)
+    power = 2 if p.adaptive else 1
+    least = float(s.values[seen].min(initial=top))
+    grid = np.geomspace(max(least, 1e-10 * top) ** power, top**power, count)
     lam = float(grid[_place(s, grid, seen, rule)])
     return s.V @ s.y(lam), lam
 
