@@ -15,7 +15,7 @@ from fem_apps.inverse.interaction_kernels_atoms import atoms_of
 from fem_apps.inverse.interaction_kernels_distance import w2_line
 from fem_apps.inverse.interaction_kernels_estimate import find_gauges
 from fem_apps.inverse.interaction_kernels_flow import Flow, cells, solve
-from fem_apps.inverse.interaction_kernels_sources import nodal
+from fem_apps.inverse.interaction_kernels_simulate import nodal
 from fem_apps.inverse.interaction_kernels_verify import lambda_of
 from fem_apps.problems.free_energy import Diffusion
 
