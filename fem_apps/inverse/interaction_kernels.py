@@ -47,14 +47,19 @@ class SolverCase(Table):
     ] = Field(
         "auto",
         description="auto: all of the sparse solvers, support size by model selection; the others "
-        "need size; tikhonov: for splines, lambda by the L-curve",
+        "need size; tikhonov: for splines, lambda by rule",
     )
     size: int | None = Field(None, ge=1, description="size of the support; None: model selection")
     largest: int = Field(4, ge=1, le=12, description="limit of the support")
     kept: int = Field(8, ge=1, description="partinv: columns kept; then the best subset of them")
     threshold: float = Field(0.1, gt=0, lt=1, description="stlsq: relative threshold")
-    seminorm: Literal["identity", "L2", "H1"] = Field(
-        "H1", description="tikhonov: of W', weighted by the pair distances that the data have"
+    seminorm: Literal["identity", "L2", "H1", "RKHS"] = Field(
+        "H1",
+        description="tikhonov: what is kept small: the coefficients, W' at the pair distances that "
+        "the data have, W'', or W' in the data-adaptive reproducing kernel space",
+    )
+    rule: Literal["l-curve", "gcv", "quasi-optimal"] = Field(
+        "l-curve", description="tikhonov: of lambda; gcv: generalised cross-validation"
     )
     window: Literal["auto", "ends", "bump"] = Field(
         "auto", description="of the functional in time; auto: bump where there is noise"

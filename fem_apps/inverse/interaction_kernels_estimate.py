@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import reduce
 from operator import add
 from typing import Any
@@ -16,10 +16,9 @@ from mpi4py import MPI
 from fem_apps.errors import CaseError, Interrupted
 from fem_apps.inverse import interaction_kernels_selection as selection
 from fem_apps.inverse import interaction_kernels_sparse as sparse
-from fem_apps.inverse import interaction_kernels_trajectories as trajectories
 from fem_apps.inverse.interaction_kernels import SolverCase
 from fem_apps.inverse.interaction_kernels_atoms import Atom
-from fem_apps.inverse.interaction_kernels_data import Snapshots, gathered, noise_level, order
+from fem_apps.inverse.interaction_kernels_data import Snapshots, noise_level, order
 from fem_apps.inverse.interaction_kernels_functional import (
     Known,
     Quadratic,
@@ -27,46 +26,26 @@ from fem_apps.inverse.interaction_kernels_functional import (
     Window,
     assemble,
 )
+from fem_apps.inverse.interaction_kernels_kept import Keep, no_keep
 from fem_apps.inverse.interaction_kernels_particles import Paths, assemble_paths
 from fem_apps.inverse.interaction_kernels_selection import Selected
+from fem_apps.inverse.interaction_kernels_sharpen import (
+    NOISY,
+    Estimate,
+    sharpen,
+    use_trajectories,
+)
 from fem_apps.inverse.interaction_kernels_sparse import Fit
-from fem_apps.mpi import on_rank_zero
+from fem_apps.inverse.interaction_kernels_tikhonov import penalty, tikhonov
+from fem_apps.inverse.interaction_kernels_tikhonov import solve as regularised
+from fem_apps.inverse.interaction_kernels_verify import density_points, pair_distances
 from fem_apps.output.folder import Run
 
 log = logging.getLogger(__name__)
 
-# Noise above which the functional's window sees all snapshots.
-NOISY = 5e-3
 # Part of a column's square that other columns may leave before it is a gauge of theirs.
 GAUGE = 1e-5
-RESAMPLES, LIKELIHOOD_RESAMPLES = 20, 200
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Coefficients with what speaks for them.
-
-    Attributes:
-        c: all columns: atoms, unknown potentials, unknown diffusion.
-        selected: of the last stage.
-        functional: the error functional's own choice, before trajectories.
-        form: A and b, all data added up.
-        noise: relative noise of the densities that was used.
-        window: that was used.
-        start: initial densities of the data sets, improved by trajectories (owned nodes); or None.
-        gauges: columns that the data cannot tell apart from others, and why.
-        regularisation: Tikhonov's lambda, or None.
-    """
-
-    c: np.ndarray
-    selected: Selected
-    functional: Fit
-    form: Quadratic
-    noise: float
-    window: Window
-    start: list[np.ndarray] | None
-    gauges: tuple[str, ...]
-    regularisation: float | None = None
+RESAMPLES = 20
 
 
 def from_densities(
@@ -77,6 +56,7 @@ def from_densities(
     run: Run,
     names: Sequence[str],
     seed: int = 0,
+    keep: Keep = no_keep,
 ) -> Estimate:
     """Estimate from densities. Collective.
 
@@ -88,6 +68,7 @@ def from_densities(
         run: for progress, notes and interruption.
         names: of all columns.
         seed: of the resamples.
+        keep: for forms and trajectories.
     """
     noise = solver.noise
     if noise is None:
@@ -107,14 +88,18 @@ def from_densities(
             raise CaseError(
                 f"{d.name}: two snapshots have no interior time: solver.window = 'ends' is needed"
             )
-        parts.append(assemble(s, d, known, kind=kind, noise=removed))
+        one = keep(
+            f"form_{k + 1}",
+            lambda d=d: vars(assemble(s, d, known, kind=kind, noise=removed)),  # type: ignore[misc]
+        )
+        parts.append(Quadratic(**one))
     form = reduce(add, parts)
     _informed(form)
     gauges = find_gauges(form, len(s.atoms), names)
     for g in gauges:
         run.note(g[1])
     free = [i for i in range(s.size) if i not in {g[0] for g in gauges}]
-    likely = _use_trajectories(s, known, solver, noise)
+    likely = use_trajectories(s, known, solver, noise)
     wanted = RESAMPLES if solver.resamples is None else solver.resamples
     if likely or solver.method != "auto":
         wanted = 0 if likely else wanted
@@ -123,14 +108,26 @@ def from_densities(
         for k in range(wanted):
             _check(run)
             run.progress.update(0.4 + 0.3 * k / wanted, f"resample {k + 1} of {wanted}")
-            others.append(_resample(s, data, known, kind, noise, solver.debias, seed, k))
-    estimate = _choose(form, others, solver, free, len(s.atoms), s)
+            one = keep(
+                f"resample_{k + 1}",
+                lambda k=k: vars(  # type: ignore[misc]
+                    _resample(s, data, known, kind, noise, solver.debias, seed, k)
+                ),
+            )
+            others.append(Quadratic(**one))
+
+    def distances() -> np.ndarray:
+        return np.concatenate(
+            [pair_distances(density_points(s.graph, d), len(d.t), seed) for d in data]
+        )
+
+    estimate = _choose(form, others, solver, free, s.atoms, distances)
     estimate = replace(estimate, noise=noise, window=kind, gauges=tuple(g[1] for g in gauges))
     if not likely:
         return estimate
     _check(run)
     run.progress.update(0.4, "trajectories")
-    return _sharpen(s, data, known, solver, estimate, seed)
+    return sharpen(s, data, known, solver, estimate, seed, keep)
 
 
 def from_paths(
@@ -142,13 +139,19 @@ def from_paths(
     run: Run,
     drifts: Sequence[object] = (),
     seed: int = 0,
+    keep: Keep = no_keep,
 ) -> Estimate:
     """Estimate from particles; resamples are halves of the particles. Collective."""
+
+    def assembled(sets: Sequence[Paths]) -> dict[str, np.ndarray]:
+        forms = [assemble_paths(comm, atoms, d, sigma=sigma, drifts=drifts) for d in sets]  # type: ignore[arg-type]
+        return vars(reduce(add, forms))
+
     parts = []
     for k, d in enumerate(data):
         _check(run)
         run.progress.update(0.1 + 0.4 * k / len(data), f"error functional, {d.name}")
-        parts.append(assemble_paths(comm, atoms, d, sigma=sigma, drifts=drifts))  # type: ignore[arg-type]
+        parts.append(Quadratic(**keep(f"form_{k + 1}", lambda d=d: assembled([d]))))  # type: ignore[misc]
     form = reduce(add, parts)
     _informed(form)
     wanted = 8 if solver.resamples is None else solver.resamples
@@ -157,23 +160,28 @@ def from_paths(
         _check(run)
         run.progress.update(0.5 + 0.3 * k / wanted, f"resample {k + 1} of {wanted}")
         rng = np.random.default_rng([seed, 7, k])
-        others.append(
-            reduce(
-                add,
-                [
-                    assemble_paths(comm, atoms, _half(d, rng), sigma=sigma, drifts=drifts)  # type: ignore[arg-type]
-                    for d in data
-                ],
-            )
-        )
+        halves = [_half(d, rng) for d in data]
+        one = keep(f"resample_{k + 1}", lambda halves=halves: assembled(halves))  # type: ignore[misc]
+        others.append(Quadratic(**one))
     free = list(range(len(form.b)))
-    found = _choose(form, others, solver, free, len(atoms), None)
-    return replace(found, noise=0.0, window="ends")
+
+    def distances() -> np.ndarray:
+        return np.concatenate([pair_distances(_draw(d), len(d.t), seed) for d in data])
+
+    found = _choose(form, others, solver, free, atoms, distances)
+    return replace(found, noise=0.0, window="ends", sigma=sigma)
+
+
+def _draw(d: Paths) -> Callable[[int, np.random.Generator], np.ndarray]:
+    return lambda n, rng: rng.permuted(d.x[n], axis=0)
 
 
 def _half(d: Paths, rng: np.random.Generator) -> Paths:
     """Half of the particles, or half of the time."""
-    if d.labels is None:
+    if not d.open:
+        if d.labels is not None:  # the same particles at all times, in any order
+            order = [np.argsort(l) for l in d.labels]
+            d = Paths(d.t, tuple(p[k] for p, k in zip(d.x, order, strict=True)), d.name)
         kept = rng.permutation(len(d.x[0])) < max(2, len(d.x[0]) // 2)
         return Paths(d.t, tuple(p[kept] for p in d.x), d.name)
     # where particles enter and leave, half of the time: half of a crowd would see another density
@@ -226,27 +234,7 @@ def _informed(form: Quadratic) -> None:
 
 def _check(run: Run) -> None:
     if run.asked_to_stop():
-        raise Interrupted("interrupted; --restart computes it again, to the same answer")
-
-
-def _use_trajectories(s: Setting, known: Known, solver: SolverCase, noise: float) -> bool:
-    x = s.graph.x
-    possible = (
-        x.shape[1] == 1
-        and s.size == len(s.atoms)
-        and s.graph.size <= 400
-        and bool(known.diffusion)
-        and all(d.exponent >= 1 for d in known.diffusion)
-        and solver.method == "auto"
-        and not any(a.name.startswith(("spline", "log")) for a in s.atoms)
-    )
-    if solver.trajectories and not possible:
-        raise CaseError(
-            "solver.trajectories = true needs a mesh of the line, at most 400 nodes, a dictionary "
-            "without splines, nothing unknown besides W, known diffusion, and method = 'auto'"
-        )
-    # of cleaner data the discretisation is the larger error, and the functional feels less of it
-    return possible and noise > NOISY if solver.trajectories is None else solver.trajectories
+        raise Interrupted("interrupted; --restart goes on, to the same answer")
 
 
 def _resample(
@@ -277,26 +265,20 @@ def _choose(
     others: Sequence[Quadratic],
     solver: SolverCase,
     free: Sequence[int],
-    atoms: int,
-    s: Setting | None,
+    atoms: Sequence[Atom],
+    distances: Callable[[], np.ndarray],
 ) -> Estimate:
-    """The case's solver on the columns that are free."""
+    """The case's solver on the columns that are free; atoms always are."""
     f: Any = np.ix_(free, free)
     A, b = form.A[f], form.b[list(free)]
     method, size = solver.method, solver.size
     lam = None
     if method == "tikhonov":
-        B = _seminorm(A, solver.seminorm, min(atoms, len(b)))
-        c, lam = selection.tikhonov(A, b, B)
+        size_of = penalty(solver.seminorm, atoms, distances(), len(b) - len(atoms))
+        c, lam = tikhonov(A, b, size_of, solver.rule)
         fit = Fit(tuple(range(len(b))), c, float(c @ A @ c - 2 * b @ c))
-        samples = np.array(
-            [
-                np.linalg.solve(
-                    q.A[f] + lam * B + 1e-14 * np.trace(A) * np.eye(len(b)), q.b[list(free)]
-                )
-                for q in others
-            ]
-        ).reshape(-1, len(b))
+        again = [regularised(q.A[f], q.b[list(free)], size_of, lam) for q in others]
+        samples = np.array(again).reshape(-1, len(b))
         chosen = Selected(fit, [fit], 1.0, samples, Counter())
     elif method == "auto" and size is None:
         few = [Quadratic(q.A[f], q.b[list(free)]) for q in others]
@@ -327,18 +309,6 @@ def _sized(A: np.ndarray, b: np.ndarray, solver: SolverCase, size: int | None) -
     return selection.candidates(A, b, size)
 
 
-def _seminorm(A: np.ndarray, kind: str, atoms: int) -> np.ndarray:
-    """Matrix of Tikhonov's penalty on coefficients: 1, the form's diagonal, or differences."""
-    n = len(A)
-    if kind == "identity":
-        return np.eye(n)
-    if kind == "L2":
-        return np.diag(np.maximum(np.diag(A), 1e-12 * np.trace(A)))
-    D = np.zeros((n, n))
-    D[: atoms - 1, :atoms] = np.diff(np.eye(atoms), axis=0)
-    return D.T @ D + 1e-6 * np.eye(n)
-
-
 def _widen(chosen: Selected, free: Sequence[int], n: int) -> Selected:
     """Back to all columns."""
 
@@ -357,58 +327,3 @@ def _widen(chosen: Selected, free: Sequence[int], n: int) -> Selected:
         samples=samples,
         supports=supports,
     )
-
-
-def _sharpen(
-    s: Setting,
-    data: Sequence[Snapshots],
-    known: Known,
-    solver: SolverCase,
-    estimate: Estimate,
-    seed: int,
-) -> Estimate:
-    """The likelihood of trajectories, on rank 0. Collective."""
-    graph = s.graph
-    at = order(graph)
-    x, mass = gathered(graph, graph.x[:, 0]), gathered(graph, graph.mass)
-    V = gathered(graph, known.V) if known.V is not None else np.zeros(len(x))
-    sets = [gathered(graph, d.rho) for d in data]
-    count = LIKELIHOOD_RESAMPLES if solver.resamples is None else solver.resamples
-
-    def work() -> tuple[Selected, list[np.ndarray]]:
-        c = trajectories.cells(x, mass)
-        starts = [
-            trajectories.Trajectory(d.t, y, _start(y, mass))
-            for d, y in zip(data, sets, strict=True)
-        ]
-
-        def choose(form: trajectories.Likelihood) -> Fit:
-            if solver.size is not None:
-                return selection.candidates(form.F, form.g, solver.size)
-            steps = selection.ladder(form.F, form.g, solver.largest)
-            return selection.by_criterion(steps, len(form.g), form.count)
-
-        fit, form, better = trajectories.fit_trajectories(
-            c,
-            s.atoms,
-            known.diffusion,
-            lambda z: np.interp(z, x, V),
-            starts,
-            estimate.c,
-            estimate.noise,
-            choose,
-        )
-        chosen = selection.from_likelihood(
-            form.F, form.g, form.count, solver.largest, count, np.random.default_rng([seed, 6])
-        )
-        if solver.size is not None:
-            chosen = replace(chosen, fit=fit)
-        return chosen, [b.rho0 for b in better]
-
-    chosen, rho0 = on_rank_zero(graph.comm, work)
-    return replace(estimate, c=chosen.fit.c, selected=chosen, start=[r[at] for r in rho0])
-
-
-def _start(y: np.ndarray, mass: np.ndarray) -> np.ndarray:
-    rho = np.maximum(y[0], 0.0)
-    return rho / (mass @ rho)

@@ -14,21 +14,21 @@ T^2)^2 ("bump": it sees all). (Carrillo, Estrada-Rodriguez, Mikolas & Tang 2024,
 Lang & Lu 2020, arXiv:2010.15694; windows after self-test losses, Gao, Lang & Lu 2024,
 arXiv:2412.03506.)
 
-Discretisation: masses m_a rho_a at the nodes, psi*mu by `fem.convolution`'s transforms or, for
-few nodes, by the exact sum; gradients by lumped L2 projection onto P1, (grad q)_a = int phi_a
+Discretisation: masses m_a rho_a at the nodes; psi*mu by the exact sum or by transforms
+(`interaction_kernels_bank`); gradients by lumped L2 projection onto P1, (grad q)_a = int phi_a
 grad q / m_a, which is second order on regular meshes; Simpson's rule in time. A is a Gram matrix.
 
 Noise rho_a -> rho_a + delta_a, independent, of variance v_a, biases A and b, as the same value
 stands in several factors. With `noise` (v = s^2 rho^2 / (1 + s^2)) the expectation is removed: P
-by P - P'' v / 2, and, where the sum is exact (`DenseBank`), the self-correlations of rho_a with
-psi*mu in all three terms.
+by P - P'' v / 2, and the self-correlations of rho_a with psi*mu (`interaction_kernels_bias`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -39,12 +39,10 @@ from mpi4py import MPI
 from scipy.integrate import simpson
 
 from fem_apps.errors import CaseError
-from fem_apps.fem.convolution import make_convolution
-from fem_apps.fem.convolution_low_rank import features
-from fem_apps.fem.convolution_nodes import survey
-from fem_apps.fem.convolution_nufft import fourier_bank
 from fem_apps.fem.node_graph import NodeGraph
 from fem_apps.inverse.interaction_kernels_atoms import Atom
+from fem_apps.inverse.interaction_kernels_bank import Bank, make_bank
+from fem_apps.inverse.interaction_kernels_bias import SelfCorrelation
 from fem_apps.inverse.interaction_kernels_data import Snapshots
 from fem_apps.mpi import total
 from fem_apps.problems.free_energy import Diffusion, Internal
@@ -53,47 +51,8 @@ Window = Literal["ends", "bump"]
 
 # Nodes up to which psi*mu is the exact sum, by a matrix for each atom.
 DENSE = 1000
-# Of the transforms, relative.
-TOLERANCE = 1e-9
 # Densities below this part of the maximum do not divide.
 FLOOR = 1e-3
-
-
-class Bank(Protocol):
-    """psi_j * mu for every atom j: owned masses (n,) -> (n, atoms). Collective."""
-
-    def __call__(self, b: np.ndarray) -> np.ndarray:
-        """The potentials at the owned nodes."""
-
-
-@dataclass(frozen=True)
-class DenseBank:
-    """The exact sum, psi_j(|x_a - x_b|) as a matrix (atoms, n owned, nodes)."""
-
-    comm: MPI.Comm
-    table: np.ndarray
-
-    def __call__(self, b: np.ndarray) -> np.ndarray:
-        """Owned masses (n,) to potentials (n, atoms)."""
-        return (self.table @ np.concatenate(self.comm.allgather(b))).T
-
-
-@dataclass(frozen=True)
-class FastBank:
-    """O(N log N): exact passes of low rank for some atoms, one bank of transforms for others."""
-
-    passes: tuple[tuple[int, Any], ...]
-    rest: tuple[int, ...]
-    bank: Any
-
-    def __call__(self, b: np.ndarray) -> np.ndarray:
-        """Owned masses (n,) to potentials (n, atoms)."""
-        out = np.empty((len(b), len(self.passes) + len(self.rest)))
-        for j, one in self.passes:
-            out[:, j] = one(b)
-        if self.rest:
-            out[:, self.rest] = self.bank(b)
-        return out
 
 
 @dataclass(frozen=True)
@@ -115,6 +74,11 @@ class Setting:
     gradient: tuple[sp.csr_matrix, ...]
     external: np.ndarray
     diffusion: tuple[Diffusion, ...] = ()
+
+    @cached_property
+    def self_correlation(self) -> SelfCorrelation:
+        """Of noise at the nodes. Collective at first."""
+        return SelfCorrelation(self.graph, self.bank, self.gradient, self.grad)
 
     @property
     def size(self) -> int:
@@ -152,36 +116,15 @@ def set_up(
     """
     if len(graph.lattice):
         raise CaseError("kernel inference needs a domain without periods: distances are Euclidean")
-    comm = graph.comm
-    bank: Bank
-    if graph.size <= dense:
-        every = np.concatenate(comm.allgather(graph.x))
-        r = np.linalg.norm(graph.x[:, None, :] - every[None, :, :], axis=2)
-        bank = DenseBank(comm, np.array([a.psi(r) for a in atoms]).reshape(len(atoms), *r.shape))
-    else:
-        bank = _fast(graph, atoms)
     none = np.zeros((graph.n, 0))
     return Setting(
         graph,
         tuple(atoms),
-        bank,
+        make_bank(graph, atoms, diameter(graph), dense),
         _gradient(graph),
         none if external is None else external,
         tuple(diffusion),
     )
-
-
-def _fast(graph: NodeGraph, atoms: Sequence[Atom]) -> FastBank:
-    nodes = survey(graph.comm, graph.x, graph.spacing, ())
-    kernels = [a.kernel(1.0, graph.x.shape[1], diameter(graph)) for a in atoms]
-    exact = [
-        (j, make_convolution(graph.comm, [k], graph.x, spacing=graph.spacing))
-        for j, k in enumerate(kernels)
-        if features(nodes, k, TOLERANCE) is not None
-    ]
-    rest = tuple(j for j in range(len(atoms)) if j not in {i for i, _ in exact})
-    bank = fourier_bank(nodes, [kernels[j] for j in rest], TOLERANCE) if rest else None
-    return FastBank(tuple(exact), rest, bank)
 
 
 def diameter(graph: NodeGraph) -> float:
@@ -269,7 +212,9 @@ def assemble(
     g0 = s.grad(known.V[:, None])[..., 0] if known.V is not None else 0.0
     A, b = np.zeros((s.size, s.size)), np.zeros(s.size)
     energies = np.zeros((len(t), s.size))
-    correct = _Correction(s, noise) if noise > 0 else None
+    correct = s.self_correlation if noise > 0 else None
+    if correct is not None:
+        correct.begin()
     for n, rho in enumerate(data.rho):
         w = phi[n] * weights[n]
         v = noise**2 * rho**2 / (1 + noise**2)
@@ -320,74 +265,3 @@ def _second(diffusion: Sequence[Diffusion], r: np.ndarray) -> np.ndarray:
         if e > 1:
             out += d.coefficient * e * (e - 1) * r ** max(e - 2, 0.0)
     return out
-
-
-class _Correction:
-    """Expectations of products of the same node's noise; exact sums only, else nothing."""
-
-    def __init__(self, s: Setting, noise: float) -> None:
-        self.s = s
-        self.table = s.bank.table if isinstance(s.bank, DenseBank) else None
-        if self.table is None:
-            return
-        comm, graph, n = s.graph.comm, s.graph, s.graph.n
-        if not hasattr(s.bank, "_corrections"):
-            sizes = comm.allgather(n)
-            first = sum(sizes[: comm.rank])
-            G = s.gradient
-            # a row of every ghost: its owner's
-            rows = [
-                s.grad(np.ascontiguousarray(self.table[j])) for j in range(len(s.atoms))
-            ]  # (n, dim, nodes) each
-            GK = np.array(rows)
-            self_term = np.zeros((len(s.atoms), int(np.sum(sizes))))
-            ghosts = np.concatenate([np.arange(first, first + n), _places(comm, graph, sizes)])
-            for d, matrix in enumerate(G):
-                coo = matrix.tocoo()
-                at = ghosts[coo.col]
-                for j in range(len(s.atoms)):
-                    np.add.at(
-                        self_term[j], at, graph.mass[coo.row] * coo.data * GK[j][coo.row, d, at]
-                    )
-            own = slice(first, first + n)
-            kept = (
-                GK,
-                total(comm, self_term)[:, own],
-                self.table[:, np.arange(n), own.start + np.arange(n)],
-            )
-            object.__setattr__(s.bank, "_corrections", kept)
-        self.GK, self.self_term, self.diagonal = s.bank._corrections  # type: ignore[attr-defined]
-        self.R = np.zeros((n, self.table.shape[2]))
-
-    def energy(self, variance: np.ndarray) -> np.ndarray | float:
-        """Of <mu, psi*mu>/2, the rank's part."""
-        return self.diagonal @ variance / 2 if self.table is not None else 0.0
-
-    def diffusion(self, variance: np.ndarray) -> np.ndarray | float:
-        """Of int grad P . grad psi*mu: owned P' v m to (atoms,), the rank's part."""
-        return self.self_term @ variance if self.table is not None else 0.0
-
-    def add(self, w: float, weight: np.ndarray, variance: np.ndarray) -> None:
-        """Collect A's part of one snapshot."""
-        if self.table is not None:
-            every = np.concatenate(self.s.graph.comm.allgather(variance))
-            self.R += w * np.multiply.outer(weight, every)
-
-    def gram(self) -> np.ndarray | float:
-        """Of A, the rank's part."""
-        if self.table is None:
-            return 0.0
-        K = len(self.s.atoms)
-        out = np.empty((K, K))
-        for i in range(K):
-            weighted = (self.GK[i] * self.R[:, None, :]).ravel()
-            out[i] = self.GK.reshape(K, -1) @ weighted
-        return out
-
-
-def _places(comm: MPI.Comm, graph: NodeGraph, sizes: Sequence[int]) -> np.ndarray:
-    """Columns of the dense table that the ghosts have: global numbers are by rank already."""
-    offsets = comm.allgather(graph.offset)
-    starts = np.concatenate([[0], np.cumsum(sizes)])[:-1]
-    owner = np.searchsorted(offsets, graph.ghosts, side="right") - 1
-    return graph.ghosts - np.array(offsets)[owner] + starts[owner]

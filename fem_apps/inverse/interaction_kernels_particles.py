@@ -236,6 +236,44 @@ def steps(data: Paths, n: int) -> tuple[np.ndarray, np.ndarray]:
     return v, moved
 
 
+def diffusion_of(data: Sequence[Paths]) -> float:
+    """Sigma from differences of successive velocities of the same particle.
+
+    For v_n = (X_{n+1} - X_n) / dt_n the drift and its first change in time drop out of
+
+        E |v_{n+1} - v_n|^2 = 2 dim sigma (1/dt_n + 1/dt_{n+1}) + O(dt);
+
+    the error is O((N n_t)^(-1/2)).
+
+    Args:
+        data: labelled, three times at least.
+
+    Raises:
+        CaseError: no labels, or nobody who is seen three times in a row.
+    """
+    square = expected = 0.0
+    for d in data:
+        if d.labels is None:
+            raise CaseError(
+                f"{d.name}: the diffusion of particles is estimated from who moved where: name the "
+                "label's column (data.label), give diffusion, or take data.deposit = true"
+            )
+        dim = d.x[0].shape[1]
+        for n in range(len(d.t) - 2):
+            v, moved = steps(d, n)
+            u, on = steps(d, n + 1)
+            _, here, there = np.intersect1d(
+                d.labels[n][moved], d.labels[n + 1][on], return_indices=True
+            )
+            gap = u[on][there] - v[moved][here]
+            square += float((gap**2).sum())
+            rates = 1 / (d.t[n + 1] - d.t[n]) + 1 / (d.t[n + 2] - d.t[n + 1])
+            expected += 2 * dim * len(gap) * float(rates)
+    if expected == 0:
+        raise CaseError("nobody is seen at three times in a row: the diffusion cannot be estimated")
+    return square / expected
+
+
 def _at_zero(slope, r: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def]
     """Psi' with its limit at 0+, which the look-up between 0 and the first point needs."""
     f = np.asarray(slope(r), dtype=float).copy()

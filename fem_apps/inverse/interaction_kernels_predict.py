@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from mpi4py import MPI
 
+from fem_apps.fem.expressions import parse
 from fem_apps.inverse.interaction_kernels_atoms import Atom, potential
 from fem_apps.inverse.interaction_kernels_distance import w2_sets
 from fem_apps.inverse.interaction_kernels_particles import Paths, steps
-from fem_apps.inverse.interaction_kernels_sources import Data
+from fem_apps.inverse.interaction_kernels_simulate import Data
 from fem_apps.inverse.interaction_kernels_synthetic import particle_paths
 from fem_apps.mpi import on_rank_zero
 
@@ -140,3 +141,27 @@ def _w2(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> float:
         x = x[rng.permutation(len(x))[:SUBSET]]
         y = y[rng.permutation(len(y))[:SUBSET]]
     return w2_sets(x, np.full(len(x), 1 / len(x)), y, np.full(len(y), 1 / len(y)))
+
+
+class ScalarField:
+    """V(x) with gradient and Laplacian by differences: exact for polynomials of degree 2."""
+
+    STEP = 1e-4
+
+    def __init__(self, text: str) -> None:
+        self._f = parse(text)
+
+    def _at(self, x: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(self._f.numpy(x.T), (len(x),)).astype(float)
+
+    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Values (n,), gradients (n, dim), Laplacians (n,)."""
+        h, value = self.STEP * max(1.0, float(np.abs(x).max(initial=0.0))), self._at(x)
+        gradient, laplacian = np.empty_like(x), np.zeros(len(x))
+        for d in range(x.shape[1]):
+            e = np.zeros(x.shape[1])
+            e[d] = h
+            up, down = self._at(x + e), self._at(x - e)
+            gradient[:, d] = (up - down) / (2 * h)
+            laplacian += (up - 2 * value + down) / h**2
+        return value, gradient, laplacian

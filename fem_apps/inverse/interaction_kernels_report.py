@@ -13,7 +13,7 @@ import numpy as np
 from fem_apps.fem.node_graph import NodeGraph
 from fem_apps.inverse.interaction_kernels_atoms import Atom, potential
 from fem_apps.inverse.interaction_kernels_data import gathered
-from fem_apps.inverse.interaction_kernels_estimate import Estimate
+from fem_apps.inverse.interaction_kernels_sharpen import Estimate
 from fem_apps.inverse.interaction_kernels_verify import Comparison
 from fem_apps.output.files import write_whole
 from fem_apps.output.folder import Run

@@ -9,7 +9,7 @@ import numpy as np
 from dolfinx import fem
 
 from fem_apps import meshing
-from fem_apps.errors import CaseError
+from fem_apps.errors import CaseError, Interrupted
 from fem_apps.fem import node_graph
 from fem_apps.fem.expressions import parse
 from fem_apps.fem.node_graph import NodeGraph
@@ -17,24 +17,28 @@ from fem_apps.inverse import interaction_kernels_functional as functional
 from fem_apps.inverse.interaction_kernels import Case
 from fem_apps.inverse.interaction_kernels_atoms import Atom, atoms_of
 from fem_apps.inverse.interaction_kernels_data import Snapshots, observe
-from fem_apps.inverse.interaction_kernels_estimate import Estimate, from_densities, from_paths
+from fem_apps.inverse.interaction_kernels_estimate import from_densities, from_paths
 from fem_apps.inverse.interaction_kernels_functional import Known, Setting
-from fem_apps.inverse.interaction_kernels_predict import Prediction, predict
-from fem_apps.inverse.interaction_kernels_report import Report, write_report
-from fem_apps.inverse.interaction_kernels_sources import Data, load, nodal
+from fem_apps.inverse.interaction_kernels_kept import Kept
+from fem_apps.inverse.interaction_kernels_metrics import finish
+from fem_apps.inverse.interaction_kernels_particles import diffusion_of
+from fem_apps.inverse.interaction_kernels_predict import ScalarField, predict
+from fem_apps.inverse.interaction_kernels_report import Report
+from fem_apps.inverse.interaction_kernels_sharpen import Estimate
+from fem_apps.inverse.interaction_kernels_simulate import Data, nodal
+from fem_apps.inverse.interaction_kernels_sources import load
 from fem_apps.inverse.interaction_kernels_sparse import refit
 from fem_apps.inverse.interaction_kernels_verify import (
     Comparison,
     Flows,
     compare,
     density_points,
-    kernel_error,
-    largest,
     pair_distances,
+    restored,
 )
+from fem_apps.mpi import on_rank_zero
 from fem_apps.output.fields import FieldWriter
 from fem_apps.output.folder import Run
-from fem_apps.output.history import History
 from fem_apps.problems.data_files import Find
 from fem_apps.problems.free_energy import Diffusion
 from fem_apps.problems.initial_density import field_of_file
@@ -47,8 +51,10 @@ def run_case(case: Case, run: Run) -> dict[str, object]:
 
     Raises:
         CaseError: data or keys that do not fit.
-        Interrupted: SIGTERM or SIGINT came; the run is computed again on --restart.
+        Interrupted: SIGTERM or SIGINT came; --restart goes on.
     """
+    kept = Kept(run.comm, run.folder / "checkpoint", run.restart)
+    on_rank_zero(run.comm, (run.folder / "checkpoint").mkdir, exist_ok=True)
     with run.phase("mesh"):
         data = meshing.build(run.comm, case.mesh, case.folder)
         graph = node_graph.build(data.mesh, data.lattice)
@@ -65,9 +71,10 @@ def run_case(case: Case, run: Run) -> dict[str, object]:
             case.folder,
             case.seed,
             lambda f, text: run.progress.update(0.1 * f, text),
+            kept,
         )
     if loaded.particles:
-        return _particles(case, run, graph, atoms, known, loaded)
+        return _particles(case, run, graph, atoms, known, loaded, kept)
     rng = np.random.default_rng([case.seed, 1])
     seen = [observe(graph, d, case.observation, rng) for d in loaded.densities]
     with run.phase("estimate"):
@@ -80,9 +87,9 @@ def run_case(case: Case, run: Run) -> dict[str, object]:
             diffusion=[Diffusion(exponent=m) for m in case.unknown.diffusion],
         )
         names = column_names(atoms, case)
-        found = from_densities(s, seen, known, case.solver, run, names, case.seed)
+        found = from_densities(s, seen, known, case.solver, run, names, case.seed, kept)
     with run.phase("verification"):
-        comparisons = _verify(case, run, data, s, known, loaded, seen, found)
+        comparisons = _verify(case, run, data, s, known, loaded, seen, found, kept)
     distances = np.concatenate(
         [pair_distances(density_points(graph, d), len(d.t), case.seed) for d in seen]
     )
@@ -91,7 +98,7 @@ def run_case(case: Case, run: Run) -> dict[str, object]:
     )
     if case.output.fields:
         _write_fields(case, run, graph, comparisons[0])
-    return _finish(run, graph, report)
+    return finish(run, graph, report)
 
 
 def column_names(atoms: list[Atom], case: Case) -> list[str]:
@@ -144,6 +151,7 @@ def _verify(
     loaded: Data,
     seen: list[Snapshots],
     found: Estimate,
+    kept: Kept,
 ) -> list[Comparison]:
     K, terms = len(s.atoms), len(case.unknown.potentials)
     sigma = found.c[K + terms :]
@@ -169,12 +177,30 @@ def _verify(
         rho0 = loaded.densities[k].rho[0] if loaded.truth is not None else d.rho[0]
         if loaded.truth is None and found.start is not None:
             rho0 = found.start[k]
-        out.append(compare(d.name, s, flows, rho0, t, c, loaded.truth, d))
+        out.append(
+            restored(
+                kept,
+                f"verify_{k + 1}",
+                s.graph,
+                lambda rho0=rho0, d=d, t=t: compare(  # type: ignore[misc]
+                    d.name, s, flows, rho0, t, c, loaded.truth, d
+                ),
+            )
+        )
+        if run.asked_to_stop():
+            raise Interrupted("interrupted; --restart goes on, to the same answer")
     if case.verify.initial is not None:
         run.progress.update(0.95, "verification, new datum")
         t = np.linspace(0, span * case.verify.horizon, case.verify.times)
         rho0 = nodal(s.graph, case.verify.initial)
-        out.append(compare("new datum", s, flows, rho0, t, c, loaded.truth))
+        out.append(
+            restored(
+                kept,
+                "verify_new",
+                s.graph,
+                lambda: compare("new datum", s, flows, rho0, t, c, loaded.truth),
+            )
+        )
     return out
 
 
@@ -189,20 +215,31 @@ def _comparison_times(case: Case, d: Snapshots) -> np.ndarray:
 
 
 def _particles(
-    case: Case, run: Run, graph: NodeGraph, atoms: list[Atom], known: Known, loaded: Data
+    case: Case,
+    run: Run,
+    graph: NodeGraph,
+    atoms: list[Atom],
+    known: Known,
+    loaded: Data,
+    kept: Kept,
 ) -> dict[str, object]:
     if any(d.exponent != 1 for d in known.diffusion):
         raise CaseError("particle data have linear diffusion only: diffusion.exponent = 1")
-    if case.unknown.diffusion:
-        raise CaseError("unknown.diffusion is not available for particle data; data.deposit = true")
+    if case.unknown.diffusion and (case.diffusion or case.unknown.diffusion != (1.0,)):
+        raise CaseError(
+            "particle data: give either diffusion or unknown.diffusion = [1], whose coefficient is "
+            "then found from the paths"
+        )
     if case.potential is not None:
         raise CaseError("a known potential is not available for particle data; data.deposit = true")
     sigma = sum(d.coefficient for d in known.diffusion)
-    drifts = [_Drift(e) for e in case.unknown.potentials]
-    names = column_names(atoms, case)
+    if case.unknown.diffusion:
+        sigma = on_rank_zero(run.comm, diffusion_of, loaded.particles)
+    drifts = [ScalarField(e) for e in case.unknown.potentials]
+    names = column_names(atoms, case)[: len(atoms) + len(drifts)]
     with run.phase("estimate"):
         found = from_paths(
-            run.comm, atoms, loaded.particles, sigma, case.solver, run, drifts, case.seed
+            run.comm, atoms, loaded.particles, sigma, case.solver, run, drifts, case.seed, kept
         )
     with run.phase("verification"):
         run.progress.update(0.85, "prediction")
@@ -217,31 +254,7 @@ def _particles(
     report = Report(
         case, [*atoms, *loaded.extra], names, found, loaded.truth, distances, [], prediction
     )
-    return _finish(run, graph, report)
-
-
-class _Drift:
-    """V(x) with gradient and Laplacian by differences: exact for polynomials of degree 2."""
-
-    STEP = 1e-4
-
-    def __init__(self, text: str) -> None:
-        self._f = parse(text)
-
-    def _at(self, x: np.ndarray) -> np.ndarray:
-        return np.broadcast_to(self._f.numpy(x.T), (len(x),)).astype(float)
-
-    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Values (n,), gradients (n, dim), Laplacians (n,)."""
-        h, value = self.STEP * max(1.0, float(np.abs(x).max(initial=0.0))), self._at(x)
-        gradient, laplacian = np.empty_like(x), np.zeros(len(x))
-        for d in range(x.shape[1]):
-            e = np.zeros(x.shape[1])
-            e[d] = h
-            up, down = self._at(x + e), self._at(x - e)
-            gradient[:, d] = (up - down) / (2 * h)
-            laplacian += (up - 2 * value + down) / h**2
-        return value, gradient, laplacian
+    return finish(run, graph, report)
 
 
 def _write_fields(case: Case, run: Run, graph: NodeGraph, one: Comparison) -> None:
@@ -258,91 +271,3 @@ def _write_fields(case: Case, run: Run, graph: NodeGraph, one: Comparison) -> No
             fields.write(float(one.t[n]))
         for note in fields.notes:
             log.info(note)
-
-
-def _finish(run: Run, graph: NodeGraph, report: Report) -> dict[str, object]:
-    found, truth, atoms, case = report.found, report.truth, report.atoms, report.case
-    radius = report.radius
-    metrics: dict[str, object] = {
-        "kernel_error": None,
-        "kernel_error_weighted": None,
-        "kernel_error_functional": None,
-        "support_exact": None,
-        "support": [report.names[i] for i in found.selected.fit.support],
-        "coefficients": {report.names[int(i)]: float(found.c[i]) for i in np.flatnonzero(found.c)},
-        "stability": found.selected.stability,
-        "noise": found.noise,
-        "radius": radius,
-        "explained_share": report.explained,
-        "condition": float(np.linalg.cond(found.form.A)),
-    }
-    if found.regularisation is not None:
-        metrics["regularisation"] = found.regularisation
-    if truth is not None:
-        c, first = report.on_atoms(found.c), report.on_atoms(found.functional.c)
-        e = kernel_error(atoms, c, truth, radius, report.distances)
-        before = kernel_error(atoms, first, truth, radius, report.distances)
-        metrics["kernel_error"], metrics["kernel_error_weighted"] = e.plain, e.weighted
-        metrics["kernel_error_functional"] = before.plain
-        metrics["support_exact"] = bool(set(np.flatnonzero(c)) == set(np.flatnonzero(truth)))
-    trained = [q for q in report.comparisons if q.data is not None]
-    new = [q for q in report.comparisons if q.data is None]
-    comm = run.comm
-    metrics["w2_max"] = largest(comm, [q.w2 for q in trained])
-    metrics["w2_bound"] = largest(comm, [q.w2_bound for q in trained])
-    metrics["w2_plain"] = largest(comm, [q.w2_plain for q in trained])
-    metrics["w2_data"] = largest(comm, [q.w2_data for q in trained])
-    metrics["w2_noise"] = largest(comm, [q.w2_noise for q in trained])
-    # flows are known to the solver's tolerance only
-    metrics["bound_holds"] = (
-        None
-        if truth is None
-        else all(
-            bool((q.w2 <= q.w2_bound + case.verify.tolerance).all())
-            for q in report.comparisons
-            if q.w2 is not None and q.w2_bound is not None
-        )
-    )
-    if new:
-        metrics["w2_new"] = largest(comm, [q.w2 for q in new])
-        metrics["w2_new_bound"] = largest(comm, [q.w2_bound for q in new])
-    if any("truth" in q.energy for q in report.comparisons):
-        metrics["energy_error"] = largest(
-            comm,
-            [
-                q.energy["estimate"] - q.energy["truth"]
-                for q in report.comparisons
-                if "truth" in q.energy
-            ]
-            + [
-                q.energy["truth"] - q.energy["estimate"]
-                for q in report.comparisons
-                if "truth" in q.energy
-            ],
-        )
-    prediction: Prediction | None = report.prediction
-    if prediction is not None:
-        metrics |= prediction.metrics()
-    with History(comm, run.folder / "history.csv") as history:
-        for q in report.comparisons[:1]:
-            for n, t in enumerate(q.t):
-                history.write(
-                    {
-                        "time": t,
-                        "step": n,
-                        **{
-                            k: float(v[n]) if v is not None else None
-                            for k, v in (
-                                ("w2", q.w2),
-                                ("w2_bound", q.w2_bound),
-                                ("w2_plain", q.w2_plain),
-                                ("w2_data", q.w2_data),
-                            )
-                        },
-                        "energy": float(q.energy["estimate"][n]),
-                    }
-                )
-    with run.phase("report"):
-        write_report(run, graph, report, metrics)
-    run.progress.update(1.0, "done")
-    return metrics

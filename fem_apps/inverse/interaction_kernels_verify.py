@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from mpi4py import MPI
@@ -19,7 +20,8 @@ from fem_apps.inverse.interaction_kernels_distance import (
     w2_plane,
 )
 from fem_apps.inverse.interaction_kernels_functional import Known, Setting, diameter
-from fem_apps.inverse.interaction_kernels_sources import densities
+from fem_apps.inverse.interaction_kernels_kept import Keep
+from fem_apps.inverse.interaction_kernels_simulate import densities
 from fem_apps.meshing import MeshData
 from fem_apps.mpi import on_rank_zero
 from fem_apps.problems import aggregation_diffusion as ad
@@ -127,6 +129,29 @@ def compare(
             w2_noise = np.where(there, _distances(s.graph, known, data), np.nan)
         data = np.where(there[:, None], data, np.nan)
     return Comparison(name, t, known, estimate, data, w2, limit, plain, w2_data, w2_noise, energies)
+
+
+def restored(keep: Keep, name: str, graph: NodeGraph, make: Callable[[], Comparison]) -> Comparison:
+    """A comparison that an interrupted run has made, or a new one. Collective."""
+    fields = ("truth", "estimate", "data")
+
+    def arrays() -> dict[str, np.ndarray]:
+        out = dict(vars(make()))
+        energy = {f"energy.{k}": v for k, v in out.pop("energy").items()}
+        out["name"] = np.array(out["name"])
+        for k in fields:
+            if out[k] is not None:
+                out[k] = gathered(graph, out[k])
+        return {k: v for k, v in {**out, **energy}.items() if v is not None}
+
+    found = keep(name, arrays)
+    at = order(graph)
+    plain: dict[str, Any] = {k: v for k, v in found.items() if "." not in k}
+    for k in fields:
+        plain[k] = plain[k][:, at] if k in plain else None
+    plain["name"] = str(plain["name"])
+    energy = {k[7:]: v for k, v in found.items() if k.startswith("energy.")}
+    return Comparison(**plain, energy=energy)
 
 
 def force_gap(s: Setting, rho: np.ndarray, difference: np.ndarray) -> float:

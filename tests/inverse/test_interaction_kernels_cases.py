@@ -11,11 +11,11 @@ from fem_apps.case import validate
 from fem_apps.cli import main
 from fem_apps.fem import node_graph
 from fem_apps.inverse import interaction_kernels_functional as functional
-from fem_apps.inverse import interaction_kernels_trajectories as trajectories
 from fem_apps.inverse.interaction_kernels_atoms import atoms_of
 from fem_apps.inverse.interaction_kernels_distance import w2_line
 from fem_apps.inverse.interaction_kernels_estimate import find_gauges
-from fem_apps.inverse.interaction_kernels_sources import nodal
+from fem_apps.inverse.interaction_kernels_flow import Flow, cells, solve
+from fem_apps.inverse.interaction_kernels_simulate import nodal
 from fem_apps.inverse.interaction_kernels_verify import lambda_of
 from fem_apps.problems.free_energy import Diffusion
 
@@ -133,7 +133,7 @@ def test_w2_is_below_the_bound_for_fifty_random_estimates():
     graph, atoms = grid(0.1)
     s = functional.set_up(graph, atoms)
     x, order = graph.x[:, 0], np.argsort(graph.x[:, 0])
-    c = trajectories.cells(x[order], graph.mass[order])
+    c = cells(x[order], graph.mass[order])
     rng = np.random.default_rng(0)
     truth = np.array([0, 1, 0, 0, -0.5, 0, 0])
     # convex enough estimates: the concave kink of |x|^1.5 is left out
@@ -145,27 +145,15 @@ def test_w2_is_below_the_bound_for_fifty_random_estimates():
     tables = np.array([a.psi(r) for a in atoms])
     kernels = np.tensordot(np.vstack([truth, wrong]), tables, 1)
 
-    def change(mu):
-        return np.stack([K @ m for K, m in zip(kernels, mu.T, strict=True)], axis=1)
-
     diffusion = (Diffusion(exponent=2, coefficient=0.1),)
-    runs = trajectories.solve(
-        c,
-        np.repeat(rho0[:, None], 51, axis=1),
-        0 * kernels[0],
-        0 * rho0,
-        diffusion,
-        t,
-        1.5e-3,
-        change,
-    )
+    runs = [solve(Flow(c, K, 0 * rho0, diffusion), rho0, t, 8)[0] for K in kernels]
     from fem_apps.inverse.interaction_kernels_distance import bound
     from fem_apps.inverse.interaction_kernels_verify import force_gap
 
     back = np.argsort(order)
     for k in range(50):
-        w2 = np.array([w2_line(c.width, p[:, 0], p[:, k + 1]) for p in runs])
-        gap = np.array([force_gap(s, p[back, 0], wrong[k] - truth) for p in runs])
+        w2 = np.array([w2_line(c.width, p, q) for p, q in zip(runs[0], runs[k + 1], strict=True)])
+        gap = np.array([force_gap(s, p[back], wrong[k] - truth) for p in runs[0]])
         limit = bound(t, gap, lambda_of(s, wrong[k]))
         assert (w2 <= limit + 1e-12).all(), (k, w2.max(), limit.max())
 

@@ -9,6 +9,7 @@ from fem_apps.inverse.interaction_kernels_atoms import Gaussians, Powers, atoms_
 from fem_apps.inverse.interaction_kernels_particles import (
     Paths,
     assemble_paths,
+    diffusion_of,
     paths,
     read_paths,
 )
@@ -61,6 +62,21 @@ def test_labels_serve_where_particles_leave():
     assert q.b[0] / q.A[0, 0] == pytest.approx(1.0, abs=0.15)
     with pytest.raises(CaseError, match="enter or leave"):
         paths(whole.t, x)
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+def test_diffusion_is_found_beside_a_strong_drift(dim):
+    """Squares of steps would give sigma + |v|^2 dt / (2 dim): twice too much here."""
+    atoms = atoms_of([Powers(type="power", exponents=(2,))], dim)
+    still = swarm(
+        dim, atoms, np.ones(1), N=300, sigma=0.1, drift=lambda x: np.full_like(x, 3.0), n=41
+    )
+    rng = np.random.default_rng(0)
+    who = [rng.permutation(300) for _ in still.t]  # rows in any order
+    data = paths(still.t, [p[k] for p, k in zip(still.x, who, strict=True)], "shuffled", who)
+    assert diffusion_of([data]) == pytest.approx(0.1, rel=5 / np.sqrt(300 * 40))
+    with pytest.raises(CaseError, match="who moved where"):
+        diffusion_of([still])
 
 
 def test_drift_column():

@@ -5,6 +5,7 @@ import pytest
 
 from fem_apps.inverse import interaction_kernels_selection as selection
 from fem_apps.inverse import interaction_kernels_sparse as sparse
+from fem_apps.inverse.interaction_kernels_atoms import Powers, atoms_of
 from fem_apps.inverse.interaction_kernels_distance import (
     bound,
     convexity,
@@ -13,6 +14,7 @@ from fem_apps.inverse.interaction_kernels_distance import (
     w2_plane,
 )
 from fem_apps.inverse.interaction_kernels_functional import Quadratic
+from fem_apps.inverse.interaction_kernels_tikhonov import Penalty, penalty, solve, tikhonov
 
 
 def coherent(rng, common, rows=60, n=200, s=5):
@@ -96,18 +98,45 @@ def test_model_selection_stops_at_the_truth(problem):
     assert selection.from_resamples(Quadratic(A, b), others, 4).fit.support == (3, 7)
 
 
-def test_tikhonov_lies_between_noise_and_smoothing():
+@pytest.mark.parametrize("rule", ["l-curve", "gcv", "quasi-optimal"])
+def test_tikhonov_lies_between_noise_and_smoothing(rule):
     rng = np.random.default_rng(4)
     t = np.linspace(0, 1, 30)
     truth = np.sin(np.pi * t)
     X = np.exp(-(np.subtract.outer(np.linspace(0, 1, 80), t) ** 2) / 0.02)
     y = X @ truth + 0.05 * rng.standard_normal(80)
     D = np.diff(np.eye(30), axis=0)
-    c, lam = selection.tikhonov(X.T @ X, X.T @ y, D.T @ D)
+    size = Penalty(D.T @ D + 1e-10 * np.eye(30))
+    c, lam = tikhonov(X.T @ X, X.T @ y, size, rule)
     free = np.linalg.lstsq(X, y, rcond=1e-12)[0]
     assert lam > 0
-    assert np.linalg.norm(c - truth) < 0.1 * np.linalg.norm(truth)
+    assert np.linalg.norm(c - truth) < 0.15 * np.linalg.norm(truth)
     assert np.linalg.norm(c - truth) < 0.1 * np.linalg.norm(free - truth)
+
+
+def test_adaptive_space_leaves_out_what_data_do_not_see():
+    """Directions of rounding in A keep their noise in L2 and are 0 in the RKHS."""
+    rng = np.random.default_rng(5)
+    Q = np.linalg.qr(rng.standard_normal((8, 8)))[0]
+    values = np.r_[1, 0.5, 0.2, 0.1, 1e-9 * np.ones(4)]
+    A, truth = (Q * values) @ Q.T, Q[:, :3] @ np.ones(3)
+    b = A @ truth + 1e-6 * rng.standard_normal(8)
+    lam = 1e-8
+    flat, adaptive = (solve(A, b, Penalty(np.eye(8), a), lam) for a in (False, True))
+    assert np.abs(Q[:, 4:].T @ flat).max() > 1
+    assert np.abs(Q[:, 4:].T @ adaptive).max() < 1e-5
+    assert np.abs(adaptive - truth).max() < 1e-3
+    exact = np.linalg.solve(A + lam * np.linalg.inv(A), b)
+    assert adaptive == pytest.approx(exact, abs=1e-7)
+
+
+def test_penalties_of_a_linear_force():
+    """W = x^2/2: int W'^2 d rho_bar = mean r^2, int W''^2 dr = the reach."""
+    atoms = atoms_of([Powers(type="power", exponents=(2,))], 1)
+    r = np.random.default_rng(6).random(200_000) * 2
+    assert penalty("L2", atoms, r, 1).B[0, 0] == pytest.approx((r**2).mean(), rel=1e-3)
+    assert penalty("H1", atoms, r, 0).B[0, 0] == pytest.approx(r.max(), rel=1e-3)
+    assert penalty("RKHS", atoms, r, 0).adaptive
 
 
 def test_w2_of_gaussians():
