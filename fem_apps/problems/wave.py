@@ -33,6 +33,7 @@ import numpy as np
 
 from fem_apps.errors import CaseError
 from fem_apps.fem.split import Matrix, Split
+from fem_apps.problems.leapfrog import Leapfrog
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -63,6 +64,7 @@ class Wave:
             self._S_C = s.sum(beta * self.dt**2, control=True)
         if beta < 0.25:
             self._require_stable()
+        self.leapfrog = Leapfrog(s, self.dt, steps) if s.lumped and beta == 0 else None
 
     def _require_stable(self) -> None:
         limit = stable_step(self.s, self.beta)
@@ -102,6 +104,8 @@ class Wave:
 
     def observe(self, e: np.ndarray) -> np.ndarray:
         """F, shape (N + 1, c), of e = (e0, e1), shape (2, n). Collective."""
+        if self.leapfrog is not None:
+            return self.leapfrog.observe(e[0], e[1])
         F = np.empty((self.steps + 1, len(self.s.control)))
         for n, (phi, a) in enumerate(self.march_adjoint(e[0], e[1])):
             F[n] = self._observe(phi, a)
@@ -112,6 +116,8 @@ class Wave:
         if self.s.B is None:
             return np.stack([self.s.N_inverse(F) for F in self.observe(e)])
         at = np.searchsorted(self.s.free, self.s.control)
+        if self.leapfrog is not None:
+            return -self.leapfrog.values(e[0], e[1], at)
         return np.stack([-phi[at] for phi, _ in self.march_adjoint(e[0], e[1])])
 
     def act(self, v: np.ndarray) -> np.ndarray:
@@ -119,6 +125,8 @@ class Wave:
 
         act(v)[0] . e0 + act(v)[1] . e1 = sum_n dt w_n v^n . F^n. Collective.
         """
+        if self.leapfrog is not None:
+            return self.leapfrog.act(v, self.weights)
         dt = self.dt
         b1 = np.zeros(len(self.s.free))
         b2 = b1
