@@ -9,14 +9,10 @@
         and of three vectors (32 a row).
     G3  iterations of conjugate gradients with and without the modal Gramian as preconditioner.
 
-`--tables` prints the tables of docs/null_control.md instead: norms of wave and heat controls against
-exact values.
+The norms of docs/null_control.md are in null_control_tables.py.
 """
 
 from __future__ import annotations
-
-import tempfile
-from pathlib import Path
 
 import measure
 import numpy as np
@@ -26,14 +22,11 @@ from dolfinx.fem import petsc as fem_petsc
 from dolfinx.mesh import exterior_facet_indices
 from mpi4py import MPI
 
-from fem_apps.case import validate
 from fem_apps.control.null_control_cg import conjugate_gradients
 from fem_apps.control.null_control_gramian import Gramian, Modes
 from fem_apps.control.null_control_modal import preconditioner
-from fem_apps.control.null_control_run import run_case
 from fem_apps.fem.split import split
 from fem_apps.meshing import MeshCase, build
-from fem_apps.output.folder import open_run
 from fem_apps.problems.heat import Heat
 from fem_apps.problems.wave import Wave, stable_step
 
@@ -171,70 +164,8 @@ def iterations(h, modes):
     )
 
 
-def metrics(**case):
-    base = {
-        "mesh": {"geometry": "interval", "parameters": {"h": case.pop("h")}},
-        "output": {"pictures": False, "fields": False},
-        "kind": "null-control",
-        "name": "table",
-    }
-    checked = validate({**base, **case}, "table")
-    with tempfile.TemporaryDirectory() as folder:
-        return run_case(checked, open_run(MPI.COMM_SELF, checked, Path(folder) / "run"))
-
-
-def tables(small):
-    rows = (10, 20) if small else (10, 20, 40, 160)
-    print(
-        "| 1/h | P1 two-grid | finite differences two-grid | spectral, w h < 1 | mixed | P1, no filter | finite differences, no filter |"
-    )
-    print("|---|---|---|---|---|---|---|")
-    ways = (
-        ("consistent", "two-grid", "fox-goodwin"),
-        ("lumped", "two-grid", "fox-goodwin"),
-        ("lumped", "spectral", "fox-goodwin"),
-        ("mixed", "none", "midpoint"),
-        ("consistent", "none", "fox-goodwin"),
-        ("lumped", "none", "fox-goodwin"),
-    )
-    for J in rows:
-        cells = [str(J)]
-        for mass, kind, scheme in ways:
-            if J == 160 and kind == "none" and mass != "mixed":
-                cells.append("not run")
-                continue
-            m = metrics(
-                h=1 / J, equation="wave", control={"on": ["right"]}, mass=mass,
-                initial={"y0": "where(x <= 0.5, 4*x, 0)"}, time={"end": 2.4, "scheme": scheme},
-                hum={"filter": kind, "lanczos": 60},
-            )  # fmt: skip
-            cells.append(
-                f"{m['control_norm']:.5g} [{m['cg_iterations']}], {m['observability']:.3g}"
-            )
-        print("| " + " | ".join(cells) + " |", flush=True)
-    print("\n| case | eps | 1/h | norm | final state | iterations |\n|---|---|---|---|---|---|")
-    for end, region, y0 in (
-        (1.0, "0.3 < x < 0.8", "sin(pi*x)**10"),
-        (0.5, "0.2 < x < 0.8", "sin(pi*x)"),
-    ):
-        for power in (2, 4):
-            for J in rows[1:]:
-                m = metrics(
-                    h=1 / J, equation="heat", coefficient="0.1", initial={"y0": y0},
-                    control={"where": f"where({region}, 1, 0)"}, time={"end": end, "steps": 4 * J},
-                    hum={"epsilon_power": power, "tolerance": 1e-6, "lanczos": 0, "max_iterations": 2000},
-                )  # fmt: skip
-                print(
-                    f"| T = {end}, {region} | h^{power} | {J} | {m['control_norm']:.4f} | {m['final_norm']:.2e} | {m['cg_iterations']} |",
-                    flush=True,
-                )
-
-
 def main():
-    arguments = measure.arguments(__doc__, tables={"action": "store_true", "help": "the tables"})
-    if arguments.tables:
-        tables(arguments.small)
-        return
+    arguments = measure.arguments(__doc__)
     if arguments.small:
         heat(0.1, 10, 2)
         implicit_wave(0.1, 10, 2)
