@@ -64,10 +64,19 @@ class Matrix:
 
 
 class Inverse:
-    """b -> A^{-1} b on plain arrays: factorised once; a division where A is diagonal."""
+    """b -> A^{-1} b on plain arrays: factorised once; a division where A is diagonal.
+
+    A is symmetric, and positive or (`definite` false) quasi-definite: pivots are not needed.
+    """
 
     def __init__(
-        self, A: PETSc.Mat, what: str, *, diagonal: bool = False, own: int = OWN[3]
+        self,
+        A: PETSc.Mat,
+        what: str,
+        *,
+        diagonal: bool = False,
+        own: int = OWN[3],
+        definite: bool = True,
     ) -> None:
         self._what, self._b = what, A.createVecLeft()
         self._diagonal: np.ndarray | None = None
@@ -75,7 +84,7 @@ class Inverse:
             self._diagonal = A.getDiagonal().array_r.copy()
         elif A.getSize()[0] <= own:
             self._x = A.createVecRight()
-            A.setOption(PETSc.Mat.Option.SPD, True)
+            A.setOption(PETSc.Mat.Option.SPD if definite else PETSc.Mat.Option.SYMMETRIC, True)
             self.ksp = PETSc.KSP().create(A.comm)
             self.ksp.setOperators(A)
             inner = "pc_type" if A.comm.size == 1 else "redundant_pc_type"
@@ -85,7 +94,7 @@ class Inverse:
                 self.ksp.setUp()
         else:
             self._x = A.createVecRight()
-            self.ksp = factorised(A, spd=True, prefix="control_")
+            self.ksp = factorised(A, spd=definite, prefix="control_")
 
     def __call__(self, b: np.ndarray) -> np.ndarray:
         """A^{-1} b.

@@ -45,7 +45,7 @@ class Architecture(Table):
     activation: Literal["relu", "tanh", "gelu"] = Field("relu", description="of the hidden layers")
     linear_branch: bool = Field(
         False,
-        description="add a linear map to the branch (a skip from the sensors), the rest is 0 at first",
+        description="add a linear map to the branch (a skip); the rest starts as 0",
     )
 
 
