@@ -116,6 +116,7 @@ def report(
     scale: float = 1.0,
     memory: float = 0.0,
     versions: str = "",
+    ranks: int = 1,
 ) -> None:
     """Print one line: sizes, times, the ratio peer/ours by wall and CPU, agreement, ceilings, load.
 
@@ -138,7 +139,7 @@ def report(
             else ""
         )
         parts.append(f"triad {triad:.1f} GB/s{share}, GEMM {gemm:.0f} GF/s")
-    parts.append(f"threads {THREADS}, ranks 1, load {os.getloadavg()[0]:.1f}")
+    parts.append(f"threads {THREADS}, ranks {ranks}, load {os.getloadavg()[0]:.1f}")
     if versions:
         parts.append(versions)
     print(" | ".join(parts), flush=True)

@@ -29,7 +29,7 @@ from fem_apps.problems.heat import Heat
 from fem_apps.problems.wave import Wave, stable_step
 
 HEAT = ("implicit-euler", "crank-nicolson", "bdf2")
-BETA = {"midpoint": 0.25, "fox-goodwin": 1 / 12, "leapfrog": 0.0}
+BETA = {"midpoint": 0.25, "fox-goodwin": 1 / 12, "leapfrog": 0.0, "gauss": 1 / 12}
 
 
 class Control(Table):
@@ -59,13 +59,22 @@ class Time(Table):
         None, ge=2, description="number of time steps; chosen from the mesh if left out"
     )
     scheme: (
-        Literal["implicit-euler", "crank-nicolson", "bdf2", "midpoint", "fox-goodwin", "leapfrog"]
+        Literal[
+            "implicit-euler",
+            "crank-nicolson",
+            "bdf2",
+            "midpoint",
+            "fox-goodwin",
+            "leapfrog",
+            "gauss",
+        ]
         | None
     ) = Field(
         None,
         description=(
             "heat: implicit-euler (default), crank-nicolson, bdf2; wave: midpoint (default), "
-            "fox-goodwin (4th order), leapfrog (explicit, with mass = lumped)"
+            "fox-goodwin (4th order), gauss (two stages, 4th order, any step), "
+            "leapfrog (explicit, with mass = lumped)"
         ),
     )
 
@@ -196,7 +205,7 @@ def system_of(case: Case, s: Split) -> Heat | Wave:
     if steps is None:
         dt = 0.9 * stable_step(s, beta) if beta == 0 else 0.5 * s.h / speed
         steps = int(np.ceil(end / dt - 1e-9))
-    return Wave(s, end, steps, beta)
+    return Wave(s, end, steps, beta, gauss=scheme == "gauss")
 
 
 def control_time(s: Split, speed: float) -> float:

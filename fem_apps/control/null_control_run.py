@@ -138,7 +138,7 @@ def _states(case: Case, system: Heat | Wave) -> tuple[np.ndarray, np.ndarray]:
     y0 = system.s.functional(case.initial.y0)
     if isinstance(system, Heat):
         return y0, system.final(y0, None)
-    q = np.stack([system.s.functional(case.initial.y1), -y0])
+    q = system.start(np.stack([system.s.functional(case.initial.y1), -y0]))
     return q, system.final(q, None)
 
 

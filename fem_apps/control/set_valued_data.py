@@ -126,7 +126,9 @@ class Map:
             u = fem.Function(self.s.V)
             u.interpolate(lambda x, f=f: f(x[0]))
             parts.append(self._load(u))
-        before = np.stack([parts[1], -parts[0]]) if self.wave else parts[0]
+        before = parts[0]
+        if isinstance(self.system, Wave):
+            before = self.system.start(np.stack([parts[1], -parts[0]]))
         free = self.system.final(before, None)  # type: ignore[arg-type]
         return seen, before, self.set.least_of(free)[:, 0]
 

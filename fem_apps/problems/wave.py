@@ -10,7 +10,8 @@ P1 in space, Newmark's two-step scheme in time (gamma = 1/2), S = M + beta dt^2 
 
 beta = 1/4: the midpoint (one-stage Gauss) rule, unconditionally stable; beta = 1/12: of fourth
 order (Fox-Goodwin); beta = 0 with lumped mass: leapfrog, dt <= 2/sqrt(lambda_max(M^{-1} K)). All
-are symmetric in time. The adjoint phi is observed by the functionals F^n = D phi^n,
+are symmetric in time. Or S of the two-stage Gauss rule (problems/gauss.py): of fourth order and
+unconditionally stable. The adjoint phi is observed by the functionals F^n = D phi^n,
 
     F^n = K_CI phi^n - S_CI S^{-1} K phi^n     (boundary: int phi_tt w + c^2 grad phi . grad w),
     F^n = -B phi^n                             (interior).
@@ -32,7 +33,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from fem_apps.errors import CaseError
-from fem_apps.fem.split import Matrix, Split
+from fem_apps.fem.split import Inverse, Matrix, Split
+from fem_apps.problems.gauss import GaussInverse
+from fem_apps.problems.leapfrog import Leapfrog
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -45,24 +48,33 @@ class Wave:
         end: T.
         steps: N.
         beta: Newmark's parameter.
+        gauss: take the two-stage Gauss rule; beta is then that of the flux, 1/12.
 
     Raises:
         CaseError: beta < 1/4 and dt beyond the stability limit (CFL).
     """
 
-    def __init__(self, s: Split, end: float, steps: int, beta: float = 0.25) -> None:
+    def __init__(
+        self, s: Split, end: float, steps: int, beta: float = 0.25, *, gauss: bool = False
+    ) -> None:
+        beta = 1 / 12 if gauss else beta
         self.s, self.end, self.steps, self.beta = s, end, steps, beta
         self.dt = end / steps
         self.times = self.dt * np.arange(steps + 1)
         self.weights = np.full(steps + 1, self.dt)
         self.weights[[0, -1]] /= 2
-        S = s.sum(beta * self.dt**2) if beta else s.M
-        self.inverse = s.factor(S, "step of the wave equation", diagonal=s.lumped and beta == 0)
+        self.inverse: Inverse | GaussInverse
+        if gauss:
+            self.inverse = GaussInverse(s, self.dt)
+        else:
+            S = s.sum(beta * self.dt**2) if beta else s.M
+            self.inverse = s.factor(S, "step of the wave equation", diagonal=s.lumped and beta == 0)
         self._S_C: Matrix | None = None
         if s.M_C is not None and not (s.lumped and beta == 0):
             self._S_C = s.sum(beta * self.dt**2, control=True)
-        if beta < 0.25:
+        if beta < 0.25 and not gauss:
             self._require_stable()
+        self.leapfrog = Leapfrog(s, self.dt, steps) if s.lumped and beta == 0 else None
 
     def _require_stable(self) -> None:
         limit = stable_step(self.s, self.beta)
@@ -72,6 +84,10 @@ class Wave:
                 f"beta = {self.beta:.4g}: at least {int(np.ceil(self.end / limit))} steps, or "
                 "scheme = 'midpoint'"
             )
+
+    def start(self, q: np.ndarray) -> np.ndarray:
+        """What marches start from, of functionals ((y1, phi_i), -(y0, phi_i)). Collective."""
+        return self.inverse.start(q) if isinstance(self.inverse, GaussInverse) else q
 
     def _observe(self, phi: np.ndarray, a: np.ndarray) -> np.ndarray:
         """D phi, given a = -S^{-1} K phi."""
@@ -102,6 +118,8 @@ class Wave:
 
     def observe(self, e: np.ndarray) -> np.ndarray:
         """F, shape (N + 1, c), of e = (e0, e1), shape (2, n). Collective."""
+        if self.leapfrog is not None:
+            return self.leapfrog.observe(e[0], e[1])
         F = np.empty((self.steps + 1, len(self.s.control)))
         for n, (phi, a) in enumerate(self.march_adjoint(e[0], e[1])):
             F[n] = self._observe(phi, a)
@@ -112,6 +130,8 @@ class Wave:
         if self.s.B is None:
             return np.stack([self.s.N_inverse(F) for F in self.observe(e)])
         at = np.searchsorted(self.s.free, self.s.control)
+        if self.leapfrog is not None:
+            return -self.leapfrog.values(e[0], e[1], at)
         return np.stack([-phi[at] for phi, _ in self.march_adjoint(e[0], e[1])])
 
     def act(self, v: np.ndarray) -> np.ndarray:
@@ -119,6 +139,8 @@ class Wave:
 
         act(v)[0] . e0 + act(v)[1] . e1 = sum_n dt w_n v^n . F^n. Collective.
         """
+        if self.leapfrog is not None:
+            return self.leapfrog.act(v, self.weights)
         dt = self.dt
         b1 = np.zeros(len(self.s.free))
         b2 = b1

@@ -44,7 +44,8 @@ class Architecture(Table):
     basis: int = Field(40, ge=1, description="p, functions of the trunk")
     activation: Literal["relu", "tanh", "gelu"] = Field("relu", description="of the hidden layers")
     linear_branch: bool = Field(
-        False, description="add a linear map to the branch (a skip from the sensors)"
+        False,
+        description="add a linear map to the branch (a skip); the rest starts as 0",
     )
 
 
@@ -128,6 +129,11 @@ def simonet(
     branch, trunk, skip = (
         _glorot(net, k) for net, k in zip((branch, trunk, skip), keys[2:], strict=True)
     )
+    if skip is not None:
+        # training starts from a linear map and learns what differs from one (as residual networks
+        # do; Zhang, Dauphin, Ma 2019, arXiv 1901.09321): of few samples it then fits less noise
+        last = branch.layers[-1].weight
+        branch = eqx.tree_at(lambda m: m.layers[-1].weight, branch, jnp.zeros_like(last))
     low, high = points.min(axis=0), points.max(axis=0)
     half = np.where(high > low, (high - low) / 2, 1.0)
     return SIMONet(

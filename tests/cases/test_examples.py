@@ -47,6 +47,8 @@ SMALL = {
     "null_control/heat_interior": ["mesh.parameters.h=0.1", "time.steps=20"],
     "null_control/heat_boundary": ["mesh.parameters.h=0.1", "time.steps=20"],
     "null_control/heat_square": ["mesh.parameters.h=0.2", "time.steps=10", "hum.modes=5"],
+    "null_control/heat_box": ["mesh.parameters.h=0.3", "time.steps=5", "hum.lanczos=5"],
+    "null_control/wave_box": ["mesh.parameters.h=0.5", "hum.lanczos=5"],
     "null_control/wave_set": SMALL_SET,
     "null_control/wave_bounded": SMALL_SET,
     "parametric_elliptic/thermal_block": [

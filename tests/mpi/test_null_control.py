@@ -58,7 +58,8 @@ def test_adjoints_are_transposes_across_ranks():
     rng = np.random.default_rng(WORLD.rank)
     for control in ({"boundary": ("right", "top")}, {"interior": "where(x < 0.5, 1, 0)"}):
         s = split(data, **control)
-        for a in (Heat(s, 0.5, 5, "bdf2"), Wave(s, 0.5, 9)):
+        explicit = Wave(split(data, mass="lumped", **control), 0.5, 60, 0.0)
+        for a in (Heat(s, 0.5, 5, "bdf2"), Wave(s, 0.5, 9), Wave(s, 0.5, 9, gauss=True), explicit):
             n = len(s.free)
             e = rng.normal(size=n if isinstance(a, Heat) else (2, n))
             v = rng.normal(size=(len(a.times), len(s.control)))

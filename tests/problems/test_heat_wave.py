@@ -22,15 +22,16 @@ def matrices(geometry="interval", h=0.1, mass="consistent", **more):
     return split(data, mass=mass, **(more or CONTROLS["boundary"]))
 
 
-@pytest.mark.parametrize("geometry", ["interval", "rectangle"])
+@pytest.mark.parametrize("geometry", ["interval", "rectangle", "box"])
 @pytest.mark.parametrize("control", CONTROLS)
 @pytest.mark.parametrize("mass", ["consistent", "lumped", "mixed"])
 def test_adjoints_are_transposes(geometry, control, mass):
-    s = matrices(geometry, 0.2, mass, **CONTROLS[control])
+    s = matrices(geometry, 0.4 if geometry == "box" else 0.2, mass, **CONTROLS[control])
     rng = np.random.default_rng(0)
     n, c = len(s.free), len(s.control)
     systems = [Heat(s, 0.5, 7, k) for k in ("implicit-euler", "crank-nicolson", "bdf2")]
     systems += [Wave(s, 0.3, 20, beta) for beta in (0.25, 1 / 12, 0.0)]
+    systems += [Wave(s, 0.3, 20, gauss=True)]
     for a in systems:
         e = rng.normal(size=n if isinstance(a, Heat) else (2, n))
         v = rng.normal(size=(len(a.times), c))
@@ -44,11 +45,11 @@ def test_adjoints_are_transposes(geometry, control, mass):
 
 
 @pytest.mark.parametrize("mass", ["consistent", "lumped", "mixed"])
-@pytest.mark.parametrize("beta", [0.25, 1 / 12])
-def test_control_of_the_transpose_brings_the_wave_to_rest(mass, beta):
+@pytest.mark.parametrize("scheme", [{}, {"beta": 1 / 12}, {"gauss": True}])
+def test_control_of_the_transpose_brings_the_wave_to_rest(mass, scheme):
     """From the state act(v), the control v ends at rest: the two marches are one scheme."""
     s = matrices(mass=mass)
-    a = Wave(s, 0.9, 80, beta)
+    a = Wave(s, 0.9, 80, **scheme)
     v = np.random.default_rng(1).normal(size=(81, 1))
     q = a.act(v)
     assert np.abs(a.final(q, v)).max() <= 1e-12 * np.abs(q).max()
@@ -96,6 +97,41 @@ def test_wave_of_a_mode_converges_at_second_order(mass, beta):
         exact += np.sin(2 * np.pi * 1.3) / (2 * np.pi) * np.sin(2 * np.pi * s.x[:, 0])
         errors.append(np.abs(a.values(w, None) - exact).max())
     assert np.log2(errors[0] / errors[1]) > 1.8
+
+
+@pytest.mark.parametrize("mass", ["consistent", "lumped"])
+def test_gauss_is_of_fourth_order_and_stable_at_any_step(mass):
+    """Against the exact motion of the discrete mode: the error is that of time alone."""
+    s = matrices(h=0.05, mass=mass)
+    phi = np.sin(3 * np.pi * s.x[:, 0])
+    omega = np.sqrt(s.dot(phi, s.K(phi)) / s.dot(phi, s.M(phi)))
+    errors = []
+    for steps in (20, 40):
+        a = Wave(s, 1.3, steps, gauss=True)
+        w = -a.final(a.start(np.stack([s.M(phi), -2 * s.M(phi)])), None)[1]
+        exact = 2 * np.cos(1.3 * omega) + np.sin(1.3 * omega) / omega
+        errors.append(np.abs(a.values(w, None) - exact * phi).max())
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(4, abs=0.2)
+    a = Wave(s, 1000.0, 200, gauss=True)
+    for z, _ in a.march_adjoint(s.x[:, 0] * (1 - s.x[:, 0]), 0 * phi):
+        assert np.abs(z).max() < 3
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+@pytest.mark.parametrize("geometry", ["interval", "rectangle", "box"])
+def test_fused_leapfrog_is_leapfrog(geometry, control):
+    """The pass over slices against the same steps through PETSc; 70 rows: slices and a rest."""
+    s = matrices(geometry, 0.4 if geometry == "box" else 0.1, "lumped", **CONTROLS[control])
+    a, b = (Wave(s, 0.5, 60, 0.0) for _ in range(2))
+    b.leapfrog = None
+    rng = np.random.default_rng(0)
+    e, v = rng.normal(size=(2, len(s.free))), rng.normal(size=(61, len(s.control)))
+    for mine, through in (
+        (a.observe(e), b.observe(e)),
+        (a.control(e), b.control(e)),
+        (a.act(v), b.act(v)),
+    ):
+        np.testing.assert_allclose(mine, through, rtol=0, atol=1e-11 * np.abs(through).max())
 
 
 def test_wave_conserves_the_energy_of_its_scheme():
