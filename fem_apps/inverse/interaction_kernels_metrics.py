@@ -22,7 +22,7 @@ def finish(run: Run, graph: NodeGraph, report: Report) -> dict[str, object]:
         "kernel_error_functional": None,
         "support_exact": None,
         "support": [report.names[i] for i in found.selected.fit.support],
-        "coefficients": {report.names[i]: float(found.c[i]) for i in np.flatnonzero(found.c)},
+        "coefficients": {report.names[int(i)]: float(found.c[i]) for i in np.flatnonzero(found.c)},
         "stability": found.selected.stability,
         "noise": found.noise,
         "radius": radius,

@@ -94,7 +94,7 @@ def likelihood(
     fine, K = halves(c), len(atoms)
     tables = np.array([_table(a, c) for a in atoms])
     flow = Flow(c, np.tensordot(coefficients, tables, 1), V(c.centre), tuple(diffusion))
-    used = np.flatnonzero(coefficients)
+    used = [int(j) for j in np.flatnonzero(coefficients)]
     K_fine = sum(
         (coefficients[j] * _table(atoms[j], fine) for j in used), 0 * _table(atoms[0], fine)
     )
