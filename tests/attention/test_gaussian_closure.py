@@ -177,7 +177,9 @@ def test_rank_histograms():
     for d, counts in found.items():
         assert sum(counts) == 40
         assert sum(counts[(int(d) + 1) // 2 + 1 :]) == 0
-    gram = rank_histogram(attention, Ranks(dimensions=(3,), draws=1, value="gram", euler_step=(0.3,)))
+    gram = rank_histogram(
+        attention, Ranks(dimensions=(3,), draws=1, value="gram", euler_step=(0.3,))
+    )
     assert sum(gram["3"]) == sum(gram["3 euler"]) == 1
 
 
