@@ -59,8 +59,8 @@ def test_repulsive_limits():
 def test_periodic_clusters():
     """beta = 5: from equal amplitudes of all modes k = 3 wins, at (2 pi j - arg mu_k)/k.
 
-    Bruno, Pasqualotto, Agazzi (2410.23228). At beta = 7 the rates of modes 3 and 4 differ by 6 %, and
-    which of them wins depends on the draw.
+    Bruno, Pasqualotto, Agazzi (2410.23228). At beta = 7 the rates of modes 3 and 4 differ by 6 %,
+    and which of them wins depends on the draw.
     """
     rng, phi = np.random.default_rng(1), 2 * np.pi * np.arange(400) / 400
     theta = phi.copy()
