@@ -286,6 +286,14 @@ def test_rank_histograms_gram(variant, seed, counts):
         assert np.abs(np.array(found[d]) - expected).max() <= 1
 
 
+@pytest.mark.slow
+def test_rank_histogram_of_euler():
+    """The published forward Euler on the same draws, V = I, d = 3: 3, 48, 49 for 1, 31, 68."""
+    ranks = Ranks(dimensions=(3,), euler_step=(0.09,))
+    found = rank_histogram(Attention(layer_norm=False), ranks)
+    assert found["3 euler"] == [3, 48, 49, 0, 0]
+
+
 # ------------------------------------------------------------------ layer normalisation
 PAIRS = {0: 99, 2: 99, 5: 99, 6: 95, 8: 84, 9: 50, 10: 0, 12: 0, 15: 0, 17: 94, 19: 99}
 # published counts of 100 runs at D = diag(dd, 1), dd = linspace(0, 1.5, 20)[key]; 98 to 100 where
