@@ -1,11 +1,12 @@
 """Attention: sums over all pairs, and the phase diagram, against torch, KeOps and numpy.
 
-    ./run_mpi.sh python3 benchmarks/attention.py [--small] [--rounds 5] [--only E1 E3 E4 phase jax]
+    ./run_mpi.sh python3 benchmarks/attention.py [--small] [--rounds 5] [--only E1 E3 E4 phase memory jax]
 
 E1: softmax means in d = 3, n = 4096, ns a pair, against torch's scaled_dot_product_attention (SDPA), KeOps on
     the CPU, JAX's naive softmax and its row blocks (what runs on another device).
 E3: d = 64: fraction of GEMM on the 4 n^2 d flops.
 E4: circle by Fourier modes and NUFFT, against SDPA timed at a smaller n and scaled by the pairs.
+memory: noisy steps of `--tokens` tokens in `--dimension` dimensions with their clusters: seconds, bytes over n d.
 phase: one row of the phase diagram against the published stepping in numpy, and in torch.
 
 KeOps is in the extra `benchmarks`. torch needs a Python that has it (a CPU build will do): name it in
@@ -21,6 +22,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from time import perf_counter
 
 sys.path.insert(0, str(Path(__file__).parent))
 import jax
@@ -32,6 +34,7 @@ from fem_apps.attention import phase_diagram as pd
 from fem_apps.attention.fields import make_field
 from fem_apps.attention.model import Attention
 from fem_apps.attention.pair_sums import compiled_sums
+from fem_apps.attention.token_dynamics import Tokens, cloud
 
 CHILD = r"""
 import json, sys, time, torch
@@ -247,6 +250,24 @@ def phase(options, torch):
     )
 
 
+def memory(options, torch):
+    """Langevin steps as a case of kind tokens takes them; the peak above what was there before."""
+    n, d = (3000, 32) if options.small else (options.tokens, options.dimension)
+    x = unit(n, d)
+    solver = Tokens(make_field(Attention(beta=4.0), d), noise=1e-3, dt=0.01)
+    c, group = cloud(x), np.zeros(n, dtype=int)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = perf_counter()
+    c, group, _ = solver.advance(c, 0.02, group)
+    peak = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    print(
+        f"memory n={n} d={d}: 2 steps and the clusters in {perf_counter() - start:.1f} s, peak "
+        f"{peak / 2**20:.0f} MiB above the tokens, {peak / (8 * n * d):.1f} n d numbers "
+        f"({8 * n * n / 2**20:.0f} MiB would be n^2); order {np.linalg.norm(c.x.mean(axis=0)):.4f}",
+        flush=True,
+    )
+
+
 def on_device(options, torch):
     """What JAX itself does on the device it has: unchanged on a GPU."""
     device = jax.devices()[0]
@@ -271,8 +292,14 @@ def on_device(options, torch):
 
 
 def main() -> None:
-    names = {"E1": e1, "E3": e3, "E4": e4, "phase": phase, "jax": on_device}
-    options = arguments(__doc__, only={"nargs": "+", "choices": [*names], "default": [*names]})
+    names = {"E1": e1, "E3": e3, "E4": e4, "phase": phase, "memory": memory, "jax": on_device}
+    usual = [n for n in names if n != "memory"]
+    options = arguments(
+        __doc__,
+        only={"nargs": "+", "choices": [*names], "default": usual},
+        tokens={"type": int, "default": 100_000, "help": "of the measurement of memory"},
+        dimension={"type": int, "default": 512, "help": "of the measurement of memory"},
+    )
     torch = Torch(options.threads)
     for name in options.only:
         names[name](options, torch)

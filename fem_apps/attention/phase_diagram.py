@@ -97,8 +97,8 @@ def _sums(x, d, lanes, c, shift, one, s, tiled):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=FLAGS, error_model="numpy")
-def _sums2(x, c, shift, one, s):  # type: ignore[no-untyped-def]
-    """The same for LANES clouds on the circle, in one loop: the offsets are known to LLVM."""
+def _sums2(x, c, shift, one, s, w):  # type: ignore[no-untyped-def]
+    """The same for LANES clouds on the circle: the offsets are known to LLVM, few arrays a loop."""
     for i in range(len(x)):
         xi, si = x[i], s[i]
         for b in range(3 * LANES):
@@ -106,14 +106,18 @@ def _sums2(x, c, shift, one, s):  # type: ignore[no-untyped-def]
         for j in range(i):
             xj, sj = x[j], s[j]
             for b in range(LANES):
-                a0, a1, e0, e1 = xi[b], xi[LANES + b], xj[b], xj[LANES + b]
-                w = bounded_exp2((c * a0 * e0 - shift) + c * a1 * e1)
-                si[b] += w * e0
-                si[LANES + b] += w * e1
-                si[2 * LANES + b] += w
-                sj[b] += w * a0
-                sj[LANES + b] += w * a1
-                sj[2 * LANES + b] += w
+                a0, a1 = c * xi[b], c * xi[LANES + b]
+                w[b] = bounded_exp2((a0 * xj[b] - shift) + a1 * xj[LANES + b])
+            for b in range(LANES):
+                e = w[b]
+                si[b] += e * xj[b]
+                si[LANES + b] += e * xj[LANES + b]
+                si[2 * LANES + b] += e
+            for b in range(LANES):
+                e = w[b]
+                sj[b] += e * xi[b]
+                sj[LANES + b] += e * xi[LANES + b]
+                sj[2 * LANES + b] += e
 
 
 @njit(cache=True, fastmath=FLAGS, error_model="numpy")
@@ -132,7 +136,7 @@ def follow(x, d, beta, dt, every, close, softmax, out):  # type: ignore[no-untyp
     for check in range(len(out)):
         for _ in range(every):
             if d == 2 and m == LANES:
-                _sums2(x, c, shift, one, s)
+                _sums2(x, c, shift, one, s, w)
             else:
                 _sums(x, d, m, c, shift, one, s, tiled)
             for i in range(n):

@@ -27,7 +27,7 @@ def euler_merges(
         tangent: whether the field is projected on the tangent space first; published: it is not.
         close: inner product of two tokens of one cluster.
     """
-    x, before = np.array(x), count(x, chord(close))
+    x, before, pairs = np.array(x), count(x, chord(close)), -1
     out: list[tuple[float, int]] = []
     for step in range(1, round(end / dt) + 1):
         s = beta * x @ x.T
@@ -37,7 +37,10 @@ def euler_merges(
             v -= (v * x).sum(axis=1, keepdims=True) * x
         x = x + dt * v
         x /= np.linalg.norm(x, axis=1, keepdims=True)
-        after = count(x, chord(close))
+        now = int((x @ x.T > close).sum())
+        if now == pairs:
+            continue
+        pairs, after = now, count(x, chord(close))
         if after != before:
             out.append((step * dt, after))
             before = after

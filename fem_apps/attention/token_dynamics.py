@@ -190,7 +190,7 @@ class Tokens:
             c = replace(c, t=float(t) if fired else end, x=x)
             if np.abs(x).max() > 0.5 * INFINITE:
                 raise Burst(c)
-            if fired or not events:
+            if fired or not events or (self.glue and not touching.size):
                 before = int(group.max()) + 1
                 # a root is found from either side: what triggered the event counts as within
                 group = labels(c.x, self.cluster * (1 + 1e-6))

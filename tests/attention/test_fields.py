@@ -107,7 +107,7 @@ def test_compiled_sums(d, beta):
     assert scaled == pytest.approx(expected, rel=1e-11 + 2e-14 * beta, abs=1e-13)
 
 
-@pytest.mark.parametrize("d", [2, 3])
+@pytest.mark.parametrize("d", [2, 3, 5, 70])
 def test_symmetric_sums(d):
     """Tokens that see themselves: one exponential a pair, the same sums."""
     x, log_m = cloud(1300, d)

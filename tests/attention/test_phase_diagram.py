@@ -18,15 +18,15 @@ def plain(x, beta, dt, steps, softmax):
     return x
 
 
-@pytest.mark.parametrize("d", [2, 3, 16])
+@pytest.mark.parametrize(("d", "clouds"), [(2, 5), (2, pd.LANES), (3, 5), (16, 5)])
 @pytest.mark.parametrize("softmax", [True, False])
-def test_stepping(d, softmax):
-    x = np.random.default_rng(d).standard_normal((5, 12, d))
+def test_stepping(d, clouds, softmax):
+    x = np.random.default_rng(d).standard_normal((clouds, 12, d))
     x /= np.linalg.norm(x, axis=2, keepdims=True)
     lanes, met = pd.lanes_of(x), np.zeros(2)
     pd.follow(lanes, d, 1.5, 0.05, 6, 0.9, softmax, met)
     expected = plain(x, 1.5, 0.05, 12, softmax)
-    found = lanes.reshape(12, d + 1, 5)[:, :d].transpose(2, 0, 1)
+    found = lanes.reshape(12, d + 1, clouds)[:, :d].transpose(2, 0, 1)
     assert found == pytest.approx(expected, abs=1e-13)
     pairs = close_pairs(expected @ expected.transpose(0, 2, 1), 0.9).sum() * 12 * 11 / 2
     assert met[1] == pytest.approx(pairs)

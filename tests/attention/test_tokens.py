@@ -330,3 +330,34 @@ def test_large_cloud():
     assert count(c.tokens, chord(0.999)) == 2
     assert c.mass.sum() == pytest.approx(1)
     assert np.bincount(labels(c.tokens, chord(0.999))).tolist() == [650, 650]
+
+
+def test_merge_of_a_large_cloud():
+    """1200 tokens in two tight caps merge between two outputs, when two tokens do."""
+    rng = np.random.default_rng(0)
+    x = np.repeat(np.eye(3)[:2], 600, axis=0) + 1e-4 * rng.standard_normal((1200, 3))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    _, merges = follow(Attention(beta=4), x, [15.0], tolerance=1e-7)
+    assert [(m.before, m.after) for m in merges] == [(2, 1)]
+    assert merges[0].t == pytest.approx(cf.two_cluster_time(4, np.pi / 2), rel=1e-3)
+
+
+@pytest.mark.parametrize("d", [3, 20])
+def test_gaps_by_blocks(d, monkeypatch):
+    """Least distance of different groups, and clusters in many dimensions, against all pairs."""
+    from fem_apps.attention import fields
+    from fem_apps.attention.token_dynamics import circle_gap, least_gap
+
+    rng = np.random.default_rng(d)
+    x = np.repeat(rng.standard_normal((60, d)), 30, axis=0)
+    x += 0.01 * rng.standard_normal(x.shape)
+    group = labels(x, 0.5)
+    far = ((x[:, None] - x) ** 2).sum(axis=2) + 1e9 * (group[:, None] == group)
+    monkeypatch.setattr(fields, "BLOCK", 7 * len(x))
+    assert float(least_gap(x, group)) == pytest.approx(far.min(), rel=1e-9)
+    if d == 20:
+        assert np.array_equal(group, np.repeat(np.arange(60), 30))
+    y = circle(rng.uniform(0, 2 * np.pi, 300))
+    g = rng.integers(0, 5, 300)
+    far = ((y[:, None] - y) ** 2).sum(axis=2) + 1e9 * (g[:, None] == g)
+    assert float(circle_gap(y, g)) == pytest.approx(far.min(), rel=1e-9)
