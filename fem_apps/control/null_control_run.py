@@ -41,6 +41,7 @@ from fem_apps.problems.wave import Wave
 log = logging.getLogger(__name__)
 
 ROWS = 400  # of the history
+HARDLY = 1e-2  # observability below this times the largest eigenvalue is told
 
 
 def run_case(case: Case, run: Run) -> dict[str, object]:
@@ -268,6 +269,12 @@ def _observability(case: Case, run: Run, gramian: Gramian, space: Space) -> dict
         start,
         case.hum.lanczos,
     )
+    if isinstance(gramian.system, Wave) and found.low < HARDLY * found.high:
+        run.note(
+            f"the observability constant is {found.low:.2g}, {found.low / found.high:.1g} of the "
+            "largest eigenvalue: there are waves that the control region hardly sees by time.end, "
+            "and controls of them are large; a later T, a larger region, or a filter"
+        )
     return {
         "observability": found.low,
         "gramian_norm": found.high,

@@ -93,24 +93,28 @@ class Map:
         self.sensors = self.low + self.length * np.linspace(0, 1, case.fields.sensors)
         self.middle = (self.set.edges[:-1] + self.set.edges[1:]) / 2
         self.dt = np.diff(self.set.edges)
-        f = case.fields
-        lengths = (f.length, f.velocity_length or f.length)[: 2 if self.wave else 1]
-        self._modes = [karhunen_loeve(length / self.length, f.energy) for length in lengths]
         # linear in the data, so one solution a mode is enough
-        self._mode_data = [
-            self.data_of(*[self._interpolant(j, k) if i == j else None for i in range(2)])
-            for j, (_, modes) in enumerate(self._modes)
-            for k in range(len(modes))
-        ]
+        self._mode_data = self._of_modes(1.0)
+
+    def _of_modes(self, factor: float) -> list[tuple[np.ndarray, ...]]:
+        """`data_of` the modes of fields whose lengths are the case's times a factor."""
+        f = self.case.fields
+        lengths = (f.length, f.velocity_length or f.length)[: 2 if self.wave else 1]
+        found: list[tuple[np.ndarray, ...]] = []
+        for j, length in enumerate(lengths):
+            grid, modes = karhunen_loeve(factor * length / self.length, f.energy)
+            for mode in modes:
+
+                def u(x: np.ndarray, grid: np.ndarray = grid, y: np.ndarray = mode) -> np.ndarray:
+                    return np.interp((x - self.low) / self.length, grid, y)
+
+                found.append(self.data_of(*(u if i == j else None for i in range(2))))
+        return found
 
     @property
     def wave(self) -> bool:
         """Whether there are two initial data."""
         return isinstance(self.system, Wave)
-
-    def _interpolant(self, j: int, k: int) -> Callable[[np.ndarray], np.ndarray]:
-        grid, modes = self._modes[j]
-        return lambda x: np.interp((x - self.low) / self.length, grid, modes[k])
 
     def data_of(
         self,
@@ -142,14 +146,17 @@ class Map:
         b.destroy()
         return out
 
-    def random(self, seed: int, first: int, last: int) -> tuple[np.ndarray, ...]:
+    def random(
+        self, seed: int, first: int, last: int, factor: float = 1.0
+    ) -> tuple[np.ndarray, ...]:
         """Sensors, functionals, least-norm controls of samples first..last-1 of a seed.
 
-        Sample k depends on the seed and k alone.
+        Sample k depends on the seed and k alone. `factor`: of the correlation lengths.
         """
-        r = len(self._mode_data)
+        data = self._mode_data if factor == 1.0 else self._of_modes(factor)
+        r = len(data)
         xi = np.array([np.random.default_rng([seed, k]).normal(size=r) for k in range(first, last)])
-        seen, before, least = (np.stack(parts) for parts in zip(*self._mode_data, strict=True))
+        seen, before, least = (np.stack(parts) for parts in zip(*data, strict=True))
         return tuple(np.tensordot(xi.reshape(-1, r), a, axes=1) for a in (seen, before, least))
 
     def members(self, least: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

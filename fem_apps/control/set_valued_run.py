@@ -29,6 +29,8 @@ from fem_apps.surrogates.training import fit
 
 log = logging.getLogger(__name__)
 
+SHORTER = 20  # random fields of half the length, of which no network has seen one
+
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
@@ -152,6 +154,7 @@ def _measure(
         "heads": model.heads,
     }
     arrays: dict[str, Any] = {"t": the_map.middle, "low": test.low, "high": test.high}
+    unseen = _unseen(the_map)
     ways: tuple[tuple[str, Predict], ...] = (("", network), ("linear_", linear))
     for name, way in ways:
         heads = way(test.sensors)
@@ -176,8 +179,8 @@ def _measure(
             for v in hs
         ]
         metrics[f"{name}final_state"] = float(np.mean(states))
-        for label, (seen, target) in _unseen(the_map).items():
-            found = way(seen[None])[0]
+        for label, (seen, target) in unseen.items():
+            found = way(seen)
             error = the_map.norm(found - target) / np.maximum(the_map.norm(target), 1e-300)
             metrics[f"{name}error_{label}"] = float(error.mean())
     metrics["linear_baseline"] = metrics["linear_hausdorff" if has_set else "linear_test_error"]
@@ -189,7 +192,7 @@ def _measure(
 
 
 def _unseen(the_map: Map) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Data that are no random fields: (sensors, labels of the heads)."""
+    """Data of other distributions: (sensors, labels of the heads), a row a datum."""
 
     def sine(x: np.ndarray) -> np.ndarray:
         return np.sin(np.pi * (x - the_map.low) / the_map.length)
@@ -201,5 +204,7 @@ def _unseen(the_map: Map) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     out = {}
     for label, y0, y1 in (("sine", sine, sine), ("rough", rough, None)):
         seen, _, least = the_map.data_of(y0, y1)
-        out[label] = seen, the_map.members(least[None])[0][0]
+        out[label] = seen[None], the_map.members(least[None])[0]
+    seen, _, least = the_map.random(SEED_TEST, 0, SHORTER, factor=0.5)
+    out["shorter"] = seen, the_map.members(least)[0]
     return out

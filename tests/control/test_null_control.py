@@ -210,6 +210,14 @@ def test_selections_are_those_of_the_exact_set():
         found.selector("bounded", bound=0.6)
 
 
+def test_gauss_rule(tmp_path):
+    changes = {"initial__y0": "sin(pi*x)", "mesh__parameters__h": 0.025, "time__steps": 96}
+    m = run(tmp_path / "g", WAVE, **changes, time__scheme="gauss", hum__lanczos=0)
+    assert m["control_norm"] == pytest.approx(0.478714, rel=5e-3)
+    assert m["cg_iterations"] < 20
+    assert m["final_state_filtered"] < 1e-7
+
+
 def test_longer_times_have_more_free_directions():
     g, s = gramian_of(WAVE, mass="lumped", time__end=2.4, time__scheme="leapfrog",
                       time__steps=48, mesh__parameters__h=0.05, hum__filter="none")  # fmt: skip
@@ -263,7 +271,7 @@ def test_refused(tmp_path, changes, named):
         run(tmp_path / "r", WAVE, **changes)
 
 
-def test_not_converged_is_said(tmp_path):
+def test_not_converged_and_hardly_seen_is_said(tmp_path):
     case = case_of(WAVE, hum__filter="none", mass="lumped", hum__max_iterations=3)
     handle = null_control_run.Run(
         MPI.COMM_SELF, tmp_path, False, dataclasses.make_dataclass("P", [])()
@@ -272,3 +280,4 @@ def test_not_converged_is_said(tmp_path):
     m = null_control_run.run_case(case, handle)
     assert m["cg_reason"] == "max_iterations"
     assert "3 iterations" in handle.notes[0]
+    assert f"observability constant is {m['observability']:.2g}" in handle.notes[1]

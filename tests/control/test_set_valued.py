@@ -84,6 +84,8 @@ def test_simonet_learns_the_set(tmp_path):
     # out of distribution both are wrong
     assert m["error_rough"] > 0.1
     assert m["linear_error_rough"] > 0.1
+    assert m["error_shorter"] > 0.1
+    assert m["linear_error_shorter"] > 0.1
 
 
 def test_heads_without_labels(tmp_path):
