@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fem_apps.fundamental import mfs, mfs_qr, sphere, surfaces
+from fem_apps.fundamental import kupradze, mfs, mfs_qr, sphere, surfaces
 from fem_apps.fundamental.bodies import Sources, Sphere, shape_of
 from fem_apps.fundamental.medium import Medium, PlaneWave
 from fem_apps.fundamental.scattering import Problem, solve_problem
