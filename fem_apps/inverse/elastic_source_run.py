@@ -39,6 +39,11 @@ log = logging.getLogger(__name__)
 # data of star-shaped bodies: this many sources, at this factor of r, unlike those of the inversion
 DATA_SOURCES, DATA_DEPTH, DATA_ERROR = (420, 630, 950), 0.62, 0.02
 SMOOTHNESS = 1.5
+METHODS = {
+    "direct": "direct sampling",
+    "factorisation": "factorisation",
+    "linear": "linear sampling",
+}
 # sources of the inversion, at first and at most
 SOURCES, MOST_SOURCES = 120, 1000
 
@@ -216,7 +221,15 @@ def _obstacle(
     write_whole(run.folder / "parameters.csv", _csv(found.path))
     if case.output.pictures:
         picture = pictures.obstacle(
-            star, found, origin, d, true_radius(d), z, indicator, case.output.frames
+            star,
+            found,
+            origin,
+            d,
+            true_radius(d),
+            z,
+            indicator,
+            case.output.frames,
+            METHODS[case.start.method],
         )
         write_whole(run.folder / "reconstruction.png", picture)
         write_whole(run.folder / "convergence.png", pictures.convergence(found.residuals, noise))
