@@ -9,6 +9,7 @@ the largest on 1999 other points. A row ends in the largest of measured / publis
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -209,9 +210,7 @@ def mixed_rows() -> Iterator[str]:
         for n in counts:
             s, _ = solve_problem(p, Sources(count=n, placement="offset", fraction=0.6))
             e = np.abs((s.basis.rows(fresh) @ s.c + p.data(fresh)).reshape(-1, 3)).max(axis=1)
-            rings = [
-                e[(far >= a) & (far < b)].max() for a, b in zip(edges, edges[1:], strict=False)
-            ]
+            rings = [e[(far >= a) & (far < b)].max() for a, b in itertools.pairwise(edges)]
             defect = mfs.energy_balance(s, m, P, 40).defect
             yield (
                 f"| {where or condition}, N = {n} | " + " | ".join(f"{r:.1e}" for r in rings)
