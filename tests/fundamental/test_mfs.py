@@ -178,7 +178,7 @@ def test_rings_solve_the_same_least_squares(axes, axis, rigid):
     assert np.abs(np.linalg.norm(b.n, axis=1) - 1).max() < 1e-14
     points = mfs.Boundary(b.x, b.n, np.full(len(b.x), rigid), 1.0)
     dense = mfs.LeastSquares(mfs.PointSources(UNIT, s.x).rows(points))
-    rings = RingLeastSquares(UNIT, b, s, rigid)
+    rings = RingLeastSquares(UNIT, b, s, points)
     data = np.stack([points.incident(UNIT, w) for w in (P, OBLIQUE)], axis=1)
     assert (
         np.abs(rings.solve(data) - dense.solve(data)).max() < 1e-9 * np.abs(dense.solve(data)).max()
