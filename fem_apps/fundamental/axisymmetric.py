@@ -10,6 +10,7 @@ operations, K times fewer entries.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -127,8 +128,12 @@ class RingLeastSquares:
         A = np.einsum("pca,ipcjd,db->pjbia", boundary.frames, A, sources.frames[0], optimize=True)
         modes = np.fft.fft(A, axis=0).reshape(K, 3 * N, 3 * M)
         self._modes = [mfs.LeastSquares(B.T) for B in modes]
-        self.condition = max(f.condition for f in self._modes)
         self.rank = sum(f.rank for f in self._modes)
+
+    @cached_property
+    def condition(self) -> float:
+        """The largest of the modes'."""
+        return max(f.condition for f in self._modes)
 
     def solve(self, b: np.ndarray) -> np.ndarray:
         """C for one right side (3 M K,) or several (3 M K, k), in Cartesian components."""
