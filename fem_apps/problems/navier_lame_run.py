@@ -165,8 +165,7 @@ def error_to_reference(case: Case, s: Scatterer, u: fem.Function) -> float:
 
 def relative_error(s: Scatterer, u: fem.Function, exact: Any) -> float:
     """Relative L2 distance of u from exact(x (n, 3)) -> (n, 3) over 'domain'. Collective."""
-    degree = u.function_space.element.basix_element.degree
-    W = fem.functionspace(s.data.mesh, ("Lagrange", degree + 1, (3,)))
+    W = fem.functionspace(s.data.mesh, ("Lagrange", s.degree + 1, (3,)))
     e = fem.Function(W)
     _interpolate(e, exact, s.data.cell_tags.find(s.domain))
     difference = u - e

@@ -35,6 +35,7 @@ class Scatterer:
     Attributes:
         data: the mesh.
         problem: the equation.
+        degree: of the elements.
         V: space of the displacement.
         A: the matrix, complex symmetric.
         ksp: its solver.
@@ -55,6 +56,7 @@ class Scatterer:
         if mesh.geometry.dim != 3 or mesh.topology.dim != 3:
             raise CaseError("navier-lame needs a mesh of volumes in space")
         self.data, self.problem, self.options = data, problem, solver or Solver()
+        self.degree = degree
         rule = {"quadrature_degree": 2 * degree + 2}
         self.dx = ufl.Measure("dx", mesh, subdomain_data=data.cell_tags, metadata=rule)
         self.ds = ufl.Measure("ds", mesh, subdomain_data=data.facet_tags, metadata=rule)
