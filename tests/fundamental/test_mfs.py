@@ -146,9 +146,17 @@ def test_interior_resonance_is_found_and_avoided(k_s_R_s, wave):
         assert abs(balance.cross_section / exact.cross_section() - 1) < 1e-4
 
 
-def test_no_false_resonance():
+@pytest.mark.parametrize("k_s_R_s", [5.0, 6.6])
+def test_no_false_resonance(k_s_R_s):
+    """Between eigenvalues of the inner ball: 4.493, 5.763 and 6.283, 6.988."""
     sources = Sources(count=200, placement="scaled", fraction=0.5)
-    assert solve_problem(problem(16.0), sources)[1] == []
+    assert solve_problem(problem(k_s_R_s / 0.5), sources)[1] == []
+
+
+def test_a_resonance_close_by_is_told():
+    """K_s R_s = 8: one thousandth below the spheroidal eigenvalue 8.0085 of degree 2."""
+    sources = Sources(count=200, placement="scaled", fraction=0.5)
+    assert "interior resonance" in solve_problem(problem(16.0), sources)[1][0]
 
 
 def test_mfs_qr():
