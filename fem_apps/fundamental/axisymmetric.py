@@ -10,11 +10,12 @@ operations, K times fewer entries.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from fem_apps.errors import CaseError
-from fem_apps.fundamental import kupradze, mfs
+from fem_apps.fundamental import mfs
 from fem_apps.fundamental.bodies import Shape
 from fem_apps.fundamental.medium import Medium
 
@@ -104,14 +105,14 @@ class RingLeastSquares:
         rank: columns that count.
     """
 
-    def __init__(self, medium: Medium, boundary: Rings, sources: Rings, rigid: bool) -> None:
+    def __init__(self, medium: Medium, boundary: Rings, sources: Rings, rows: mfs.Boundary) -> None:
         """Assemble one source a ring, transform, factorise each mode.
 
         Args:
             medium: of the waves.
             boundary: rings on the obstacle.
             sources: rings inside it, with the same axis and K.
-            rigid: displacements on the boundary, else tractions.
+            rows: the points of `boundary` with one condition on all, which scales the rows.
 
         Raises:
             SolveError: entries that are not finite.
@@ -121,19 +122,18 @@ class RingLeastSquares:
             raise ValueError("sources and boundary need the same axis and number of points")
         self._boundary, self._sources = boundary, sources
         first = sources.x[::K]
-        if rigid:
-            A = kupradze.displacement(medium, boundary.x, first)
-        else:
-            A = kupradze.traction(medium, boundary.x, boundary.n, first)
-            length = max(boundary.rho.max(), np.abs(boundary.z).max())
-            A *= 1.0 / (medium.lame_mu * (medium.k_s + 1.0 / length))
+        A = mfs.PointSources(medium, first).rows(rows)
         M, N = len(boundary.rho), len(sources.rho)
         A = A.reshape(M, K, 3, N, 3)
         A = np.einsum("pca,ipcjd,db->pjbia", boundary.frames, A, sources.frames[0], optimize=True)
         modes = np.fft.fft(A, axis=0).reshape(K, 3 * N, 3 * M)
         self._modes = [mfs.LeastSquares(B.T) for B in modes]
-        self.condition = max(f.condition for f in self._modes)
         self.rank = sum(f.rank for f in self._modes)
+
+    @cached_property
+    def condition(self) -> float:
+        """The largest of the modes'."""
+        return max(f.condition for f in self._modes)
 
     def solve(self, b: np.ndarray) -> np.ndarray:
         """C for one right side (3 M K,) or several (3 M K, k), in Cartesian components."""
@@ -167,8 +167,6 @@ def ring_problem(
     boundary = rings_of(shape, int(np.ceil(oversampling * N)), K)
     sources = rings_of(shape, N, K, offset)
     rigid = shape.body.condition == "rigid"
-    # of the same length as the boundary's rows of mfs.Boundary
-    length = max(boundary.rho.max(), np.abs(boundary.z).max())
-    b = mfs.Boundary(boundary.x, boundary.n, np.full(len(boundary.x), rigid), float(length))
-    factor = RingLeastSquares(medium, boundary, sources, rigid)
+    b = mfs.Boundary(boundary.x, boundary.n, np.full(len(boundary.x), rigid), shape.surface.size)
+    factor = RingLeastSquares(medium, boundary, sources, b)
     return mfs.PointSources(medium, sources.x), b, factor

@@ -11,6 +11,7 @@ is that on the boundary, measured at points that were not used. (Fairweather, Ka
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -62,7 +63,9 @@ class Boundary:
 class Factor(Protocol):
     """A factorised collocation matrix: `LeastSquares`, or one that uses symmetry."""
 
-    condition: float
+    @property
+    def condition(self) -> float:
+        """Of the matrix."""
 
     def solve(self, b: np.ndarray) -> np.ndarray:
         """C for one right side (3M,) or several (3M, k)."""
@@ -174,18 +177,22 @@ class LeastSquares:
         R = np.triu(self._qr[:n])
         self._pseudo: tuple[np.ndarray, ...] | None = None
         reciprocal, info = lapack.ztrcon(R)
-        self.condition, self.rank = 1.0 / max(float(reciprocal), 1e-300), n
-        exact = n <= EXACT_CONDITION
-        if self.condition > 0.1 / cut:
+        self._estimate, self.rank = 1.0 / max(float(reciprocal), 1e-300), n
+        if self._estimate > 0.1 / cut:
             U, s, Vh = svd(R)
             self.rank = int((s > cut * s[0]).sum())
             k = self.rank
             self._pseudo = (U[:, :k].conj().T, s[:k], Vh[:k].conj().T)
-            self.condition = float(s[0] / s[-1]) if s[-1] > 0 else np.inf
-        elif exact:
-            s = svdvals(R)
-            self.condition = float(s[0] / s[-1])
+            self.__dict__["condition"] = float(s[0] / s[-1]) if s[-1] > 0 else np.inf
         self._n = n
+
+    @cached_property
+    def condition(self) -> float:
+        """Computed when it is asked for: the singular values of R cost more than its making."""
+        if self._n > EXACT_CONDITION:
+            return self._estimate
+        s = svdvals(np.triu(self._qr[: self._n]))
+        return float(s[0] / s[-1])
 
     def solve(self, b: np.ndarray) -> np.ndarray:
         """C for one right side (M,) or several (M, k)."""
@@ -211,7 +218,7 @@ class Solution:
         c: their coefficients.
         boundary_error: largest component of the residual at fresh boundary points, over the largest
             length of the incident field there.
-        condition: of the least-squares matrix.
+        factor: of the least-squares matrix.
         coefficient_norm: |c|; it explodes where the sources cannot represent the field.
         boundary_error_rms: root mean square of the residual over that of the incident field.
     """
@@ -219,9 +226,14 @@ class Solution:
     basis: Any
     c: np.ndarray
     boundary_error: float
-    condition: float
+    factor: Factor
     coefficient_norm: float
     boundary_error_rms: float
+
+    @property
+    def condition(self) -> float:
+        """Of the least-squares matrix."""
+        return self.factor.condition
 
     def displacement(self, x: np.ndarray) -> np.ndarray:
         """The scattered displacement at points, (M, 3)."""
@@ -259,7 +271,7 @@ def solve(
     lengths = np.sqrt((np.abs(fresh_data.reshape(-1, 3)) ** 2).sum(axis=1))
     error = np.abs(residual).max() / max(float(lengths.max()), 1e-300)
     rms = float(np.linalg.norm(residual)) / max(float(np.linalg.norm(lengths)), 1e-300)
-    return Solution(basis, c, float(error), factor.condition, float(np.linalg.norm(c)), rms)
+    return Solution(basis, c, float(error), factor, float(np.linalg.norm(c)), rms)
 
 
 @dataclass(frozen=True)

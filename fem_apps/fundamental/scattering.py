@@ -71,7 +71,7 @@ class Case(AnyCase):
         if self.method == "axisymmetric":
             if len(self.obstacle) > 1 or self.sources.file is not None:
                 raise ValueError("method = 'axisymmetric' is for one obstacle, no sources.file")
-            if self.sources.placement == "offset":
+            if self.sources.placement in ("offset", "scaled"):
                 raise ValueError("method = 'axisymmetric' takes placement = 'confocal' or 'auto'")
         return self
 

@@ -36,6 +36,7 @@ def obstacle(
     z: np.ndarray,
     indicator: np.ndarray,
     frames: int,
+    method: str,
 ) -> bytes:
     """Sections of the obstacle: truth, iterations, result.
 
@@ -46,8 +47,9 @@ def obstacle(
         directions: unit vectors at which the true radius is known, (n, 3).
         true_radius: there, (n,).
         z: points of the indicator.
-        indicator: of direct sampling.
+        indicator: of a sampling method.
         frames: most iterations drawn.
+        method: the sampling method's name.
     """
     import matplotlib.pyplot as plt
     from scipy.spatial import cKDTree
@@ -77,7 +79,7 @@ def obstacle(
         ax.plot(*curve(p[:3], star.radius(p, d)), "--", color=LINES[1], linewidth=2, label="found")
         ax.set_aspect("equal")
     axes[0].legend(loc="upper left")
-    figure.colorbar(image, ax=axes, shrink=0.8, label="direct sampling").outline.set_visible(False)
+    figure.colorbar(image, ax=axes, shrink=0.8, label=method).outline.set_visible(False)
     return png(figure)
 
 

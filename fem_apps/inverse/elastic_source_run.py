@@ -37,8 +37,13 @@ from fem_apps.output.history import History
 log = logging.getLogger(__name__)
 
 # data of star-shaped bodies: this many sources, at this factor of r, unlike those of the inversion
-DATA_SOURCES, DATA_DEPTH, DATA_ERROR = 420, 0.62, 0.02
+DATA_SOURCES, DATA_DEPTH, DATA_ERROR = (420, 630, 950), 0.62, 0.02
 SMOOTHNESS = 1.5
+METHODS = {
+    "direct": "direct sampling",
+    "factorisation": "factorisation",
+    "linear": "linear sampling",
+}
 # sources of the inversion, at first and at most
 SOURCES, MOST_SOURCES = 120, 1000
 
@@ -110,19 +115,21 @@ def _star_data(truth: TrueStar, m: Any, waves: list[Any], receivers: Receivers) 
         check_radius(r, truth.radius)
         return np.array(truth.centre) + factor * r[:, None] * d
 
-    x, fresh, y = points(2 * DATA_SOURCES), points(997), points(DATA_SOURCES, DATA_DEPTH)
-    A = mfs.LeastSquares(kupradze.displacement(m, x, y), cut=1e-13)
-    c = A.solve(-np.stack([w.displacement(m, x).ravel() for w in waves], axis=1))
-    residual = kupradze.displacement(m, fresh, y) @ c
-    residual += np.stack([w.displacement(m, fresh).ravel() for w in waves], axis=1)
-    error = float(np.sqrt((np.abs(residual) ** 2).sum(axis=0).max() / len(fresh)))
-    log.info("data: root mean square of the error on the boundary %.1e", error)
-    if error > DATA_ERROR:
-        raise CaseError(
-            f"truth.radius = {truth.radius!r}: fundamental solutions make data with an error of "
-            f"{error:.1e} only on its boundary (at most {DATA_ERROR:g}); take a smoother shape"
-        )
-    return (receivers.matrix(m, y) @ c).T
+    fresh = points(997)
+    for count in DATA_SOURCES:
+        x, y = points(2 * count), points(count, DATA_DEPTH)
+        A = mfs.LeastSquares(kupradze.displacement(m, x, y), cut=1e-13)
+        c = A.solve(-np.stack([w.displacement(m, x).ravel() for w in waves], axis=1))
+        residual = kupradze.displacement(m, fresh, y) @ c
+        residual += np.stack([w.displacement(m, fresh).ravel() for w in waves], axis=1)
+        error = float(np.sqrt((np.abs(residual) ** 2).sum(axis=0).max() / len(fresh)))
+        log.info("data: root mean square of the error on the boundary %.1e", error)
+        if error <= DATA_ERROR:
+            return (receivers.matrix(m, y) @ c).T
+    raise CaseError(
+        f"truth.radius = {truth.radius!r}: fundamental solutions make data with an error of "
+        f"{error:.1e} only on its boundary (at most {DATA_ERROR:g}); take a smoother shape"
+    )
 
 
 def with_noise(clean: np.ndarray, level: float, seed: int) -> np.ndarray:
@@ -214,7 +221,15 @@ def _obstacle(
     write_whole(run.folder / "parameters.csv", _csv(found.path))
     if case.output.pictures:
         picture = pictures.obstacle(
-            star, found, origin, d, true_radius(d), z, indicator, case.output.frames
+            star,
+            found,
+            origin,
+            d,
+            true_radius(d),
+            z,
+            indicator,
+            case.output.frames,
+            METHODS[case.start.method],
         )
         write_whole(run.folder / "reconstruction.png", picture)
         write_whole(run.folder / "convergence.png", pictures.convergence(found.residuals, noise))

@@ -106,8 +106,3 @@ def plane_wave(x: Any, k: Any, d: Any, a: Any) -> tuple[Any, Any]:
     phase = ufl.exp(1j * k * ufl.dot(d, x))
     dyad = ufl.as_matrix([[a[i] * d[j] for j in range(3)] for i in range(3)])
     return phase * a, 1j * k * phase * dyad
-
-
-def traction(u: Any, n: Any, lam: Any, mu: Any) -> Any:
-    """Sigma(u) n."""
-    return ufl.dot(stress(ufl.grad(u), lam, mu), n)

@@ -10,6 +10,7 @@ import ufl
 from dolfinx import fem
 
 from fem_apps import meshing
+from fem_apps.compat import geometry_dofmap
 from fem_apps.errors import CaseError
 from fem_apps.fem.integrals import integrate
 from fem_apps.fem.points import PointEvaluator
@@ -18,7 +19,7 @@ from fem_apps.fundamental.bodies import Sources, Sphere, shape_of
 from fem_apps.fundamental.medium import Medium
 from fem_apps.fundamental.scattering import Problem as PointProblem
 from fem_apps.fundamental.scattering import solve_problem
-from fem_apps.mpi import on_rank_zero
+from fem_apps.mpi import extremes, on_rank_zero
 from fem_apps.output.fields import FieldWriter
 from fem_apps.output.files import write_whole
 from fem_apps.output.folder import Run
@@ -68,17 +69,18 @@ def run_case(case: Case, run: Run) -> dict[str, object]:
 
 
 def energies(s: Scatterer, u: fem.Function, wave: Any) -> dict[str, object]:
-    """Cross-section by the flux through the sphere r = R, extinction by the far field forward.
+    """Cross-section by the flux outwards, extinction by the far field forward.
 
-    sigma = int Im(conj(u) . T u) / ((lambda + 2 mu) k_p) for P waves, / (mu k_s) for S waves, and
-    the far field from Cauchy data on r = R.
+    sigma = int Im(conj(u) . T u) / ((lambda + 2 mu) k_p) for P waves, / (mu k_s) for S waves, over
+    any sphere: here its mean over the shell between scatterers and r = R, int (sigma(u) grad chi)
+    . conj(u), which is as exact as the elements' energy, while tractions on a surface are not.
     """
     m = s.problem.medium
-    n = s.x / ufl.sqrt(ufl.dot(s.x, s.x))
-    t = forms.traction(u, n, s.lam, s.mu)
-    power = _on_sphere(s, ufl.inner(t, u)).imag
+    slope = _cut_off_slope(s)
+    sigma_u = forms.stress(ufl.grad(u), s.lam, s.mu)
+    power = integrate(ufl.inner(ufl.dot(sigma_u, slope), u) * s.dx(s.domain))
     modulus = m.lame_mu * m.k_s if wave.shear else m.p_modulus * m.k_p
-    sigma = power / modulus
+    sigma = complex(power).imag / modulus
     forward = far_field_component(s, u, wave.d, wave.a)
     extinction = 4 * np.pi / wave.wave_number(m) * forward.imag
     return {
@@ -87,39 +89,41 @@ def energies(s: Scatterer, u: fem.Function, wave: Any) -> dict[str, object]:
     }
 
 
-def _on_sphere(s: Scatterer, f: Any) -> complex:
-    """Int f over r = R, where the layer begins or the mesh ends; values of the cells 'domain'."""
-    if s.problem.truncation.type != "pml":
-        return complex(integrate(f * s.ds(s.outer)))
-    inner = fem.Function(fem.functionspace(s.data.mesh, ("DG", 0)))
-    inner.x.array[s.data.cell_tags.find(s.domain)] = 1.0
-    return complex(integrate(2 * ufl.avg(f * inner) * s.dS(s.data.tag("interface", 2))))
+def _cut_off_slope(s: Scatterer) -> Any:
+    """Gradient of chi(r), which is 0 where the scatterers are and 1 at r = R. Collective."""
+    x = s.data.mesh.geometry.x
+    nodes = [s.V.tabulate_dof_coordinates()[s.obstacle_blocks()]]
+    dofmap = geometry_dofmap(s.data.mesh)
+    nodes += [x[dofmap[s.data.cell_tags.find(t)].ravel()] for t in s.regions]
+    reach = np.linalg.norm(np.concatenate(nodes), axis=1)
+    _, inner = extremes(s.comm, reach if len(reach) else np.zeros(1))
+    R = s.problem.truncation.radius
+    r = ufl.sqrt(ufl.dot(s.x, s.x))
+    t = (r - inner) / (R - inner)
+    slope = ufl.conditional(ufl.gt(ufl.real(t), 0), 6 * t * (1 - t) / (R - inner), 0)
+    return slope * s.x / r
 
 
 def far_field_component(
     s: Scatterer, u: fem.Function, direction: np.ndarray, a: np.ndarray
 ) -> complex:
-    """A component of the far field from Cauchy data on r = R. Collective.
+    """A component of the far field: a = x^ that of u_p, a across x^ that of u_s. Collective.
 
-    With a = x^ that of u_p: 1/(4 pi (lambda+2mu)) int e^(-i k_p x^.y) {-i k_p [lambda n.u +
-    2 mu (n.x^)(x^.u)] - x^.T u}; with a across x^ that of u_s by k_s and mu.
+    With W = a e^(-i k x^.y): 1/(4 pi (lambda+2mu)), or 1/(4 pi mu), times the integral of
+    T W . u - W . T u over any sphere; as in `energies` its mean over a shell,
+    int (sigma(W) grad chi) . u - (sigma(u) grad chi) . W.
     """
-    m = s.problem.medium
-    mesh = s.data.mesh
-    n = s.x / ufl.sqrt(ufl.dot(s.x, s.x))
+    m, mesh = s.problem.medium, s.data.mesh
     pressure = abs(float(a @ direction)) > 0.5
-    k = m.k_p if pressure else m.k_s
-    x_hat = fem.Constant(mesh, np.asarray(direction, dtype=fem.Constant(mesh, 1j).value.dtype))
-    q = fem.Constant(mesh, np.asarray(a, dtype=x_hat.value.dtype))
-    T = forms.traction(u, n, s.lam, s.mu)
-    if pressure:
-        kernel = m.lame_lambda * ufl.dot(n, u) + 2 * m.lame_mu * ufl.dot(n, x_hat) * ufl.dot(q, u)
-        factor = 1 / (4 * np.pi * m.p_modulus)
-    else:
-        kernel = m.lame_mu * (ufl.dot(n, x_hat) * ufl.dot(q, u) + ufl.dot(n, q) * ufl.dot(x_hat, u))
-        factor = 1 / (4 * np.pi * m.lame_mu)
-    f = ufl.exp(-1j * k * ufl.dot(x_hat, s.x)) * (-1j * k * kernel - ufl.dot(q, T))
-    return factor * _on_sphere(s, f)
+    scalar = fem.Constant(mesh, 1j).value.dtype
+    k = fem.Constant(mesh, np.asarray(-(m.k_p if pressure else m.k_s), dtype=scalar))
+    d, q = (fem.Constant(mesh, np.asarray(v, dtype=scalar)) for v in (direction, a))
+    W, G = forms.plane_wave(s.x, k, d, q)
+    slope = _cut_off_slope(s)
+    of_wave = ufl.dot(forms.stress(G, s.lam, s.mu), slope)
+    of_field = ufl.dot(forms.stress(ufl.grad(u), s.lam, s.mu), slope)
+    value = integrate((ufl.dot(of_wave, u) - ufl.dot(of_field, W)) * s.dx(s.domain))
+    return complex(value) / (4 * np.pi * (m.p_modulus if pressure else m.lame_mu))
 
 
 def reference_field(case: Case, medium: Medium) -> Any:
@@ -161,8 +165,7 @@ def error_to_reference(case: Case, s: Scatterer, u: fem.Function) -> float:
 
 def relative_error(s: Scatterer, u: fem.Function, exact: Any) -> float:
     """Relative L2 distance of u from exact(x (n, 3)) -> (n, 3) over 'domain'. Collective."""
-    degree = u.function_space.element.basix_element.degree
-    W = fem.functionspace(s.data.mesh, ("Lagrange", degree + 1, (3,)))
+    W = fem.functionspace(s.data.mesh, ("Lagrange", s.degree + 1, (3,)))
     e = fem.Function(W)
     _interpolate(e, exact, s.data.cell_tags.find(s.domain))
     difference = u - e

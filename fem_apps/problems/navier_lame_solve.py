@@ -35,6 +35,7 @@ class Scatterer:
     Attributes:
         data: the mesh.
         problem: the equation.
+        degree: of the elements.
         V: space of the displacement.
         A: the matrix, complex symmetric.
         ksp: its solver.
@@ -55,6 +56,7 @@ class Scatterer:
         if mesh.geometry.dim != 3 or mesh.topology.dim != 3:
             raise CaseError("navier-lame needs a mesh of volumes in space")
         self.data, self.problem, self.options = data, problem, solver or Solver()
+        self.degree = degree
         rule = {"quadrature_degree": 2 * degree + 2}
         self.dx = ufl.Measure("dx", mesh, subdomain_data=data.cell_tags, metadata=rule)
         self.ds = ufl.Measure("ds", mesh, subdomain_data=data.facet_tags, metadata=rule)
@@ -173,13 +175,19 @@ class Scatterer:
             a -= forms.dashpots(u, v, n, m, t.radius, t.curvature, self.ds(self.outer))
         return a
 
+    def obstacle_blocks(self) -> np.ndarray:
+        """Nodes of V on the obstacle, (n,); none where there is no obstacle."""
+        if self.obstacle is None:
+            return np.zeros(0, dtype=np.int32)
+        tags = self.data.facet_tags
+        return fem.locate_dofs_topological(self.V, 2, tags.find(self.obstacle))  # type: ignore[union-attr]
+
     def _boundary_conditions(self) -> list[Any]:
         self._on_obstacle = fem.Function(self.V)
         bcs = []
         tags = self.data.facet_tags
         if self.problem.condition == "rigid":
-            dofs = fem.locate_dofs_topological(self.V, 2, tags.find(self.obstacle))  # type: ignore[union-attr]
-            bcs.append(fem.dirichletbc(self._on_obstacle, dofs))
+            bcs.append(fem.dirichletbc(self._on_obstacle, self.obstacle_blocks()))
         if self.problem.truncation.type in ("pml", "fixed"):
             dofs = fem.locate_dofs_topological(self.V, 2, tags.find(self.outer))  # type: ignore[union-attr]
             bcs.append(fem.dirichletbc(fem.Function(self.V), dofs))

@@ -5,7 +5,8 @@ import pytest
 
 from fem_apps.case import validate
 from fem_apps.errors import CaseError
-from fem_apps.fundamental import mfs, mfs_qr, sphere, surfaces
+from fem_apps.fundamental import mfs, mfs_qr, resonance, sphere, surfaces
+from fem_apps.fundamental.axisymmetric import RingLeastSquares, rings_of
 from fem_apps.fundamental.bodies import Ellipsoid, Sources, Sphere, shape_of
 from fem_apps.fundamental.medium import Medium, PlaneWave
 from fem_apps.fundamental.scattering import Problem, problem_of, solve_problem
@@ -103,6 +104,26 @@ def problem(omega, body=None, wave=P):
     return Problem(Medium(2, 1, 1, omega), (shape_of(body, lambda p: p),), wave)
 
 
+@pytest.mark.parametrize("wave", [P, PlaneWave((0, 0, 1), (1, 0, 0))], ids=["P", "S"])
+@pytest.mark.parametrize("k_s_R_s", [4.49340946, 4.31103920], ids=["torsional", "spheroidal"])
+@pytest.mark.parametrize("count", [100, 200])
+def test_interior_resonance_is_found_whatever_the_wave(count, k_s_R_s, wave):
+    """P waves do not excite the torsional one, few sources have errors of their own."""
+    sources = Sources(count=count, placement="scaled", fraction=0.5)
+    p = problem(k_s_R_s / 0.5, wave=wave)
+    bad, _ = solve_problem(p, sources.model_copy(update={"resonance_check": False}))
+    good, notes = solve_problem(p, sources)
+    assert "interior resonance" in notes[0]
+    assert good.boundary_error < 2 * bad.boundary_error
+    assert solve_problem(problem(1.03 * k_s_R_s / 0.5, wave=wave), sources)[1] == []
+
+
+def test_no_resonance_below_the_first_eigenvalue():
+    y = 0.5 * surfaces.fibonacci(20)
+    assert not resonance.possible(Medium(2, 1, 1, 6.0), [y])
+    assert resonance.possible(Medium(2, 1, 1, 6.5), [y])
+
+
 @pytest.mark.parametrize(
     ("k_s_R_s", "wave"),
     [(4.49340946, PlaneWave((0, 0, 1), (1, 0, 0))), (4.31103920, P)],
@@ -125,9 +146,17 @@ def test_interior_resonance_is_found_and_avoided(k_s_R_s, wave):
         assert abs(balance.cross_section / exact.cross_section() - 1) < 1e-4
 
 
-def test_no_false_resonance():
+@pytest.mark.parametrize("k_s_R_s", [5.0, 6.6])
+def test_no_false_resonance(k_s_R_s):
+    """Between eigenvalues of the inner ball: 4.493, 5.763 and 6.283, 6.988."""
     sources = Sources(count=200, placement="scaled", fraction=0.5)
-    assert solve_problem(problem(16.0), sources)[1] == []
+    assert solve_problem(problem(k_s_R_s / 0.5), sources)[1] == []
+
+
+def test_a_resonance_close_by_is_told():
+    """K_s R_s = 8: one thousandth below the spheroidal eigenvalue 8.0085 of degree 2."""
+    sources = Sources(count=200, placement="scaled", fraction=0.5)
+    assert "interior resonance" in solve_problem(problem(16.0), sources)[1][0]
 
 
 def test_mfs_qr():
@@ -145,6 +174,35 @@ def test_mfs_qr():
     assert np.abs(s.displacement(x) - m.displacement(x)).max() < 1e-10
     d = surfaces.fibonacci(20)
     assert np.abs(np.array(s.far_field(d)) - np.array(m.far_field(d))).max() < 1e-9
+
+
+@pytest.mark.parametrize(("axes", "axis"), [((0.8, 0.8, 1), 2), ((1, 0.7, 1), 1), ((1, 1, 1), 2)])
+@pytest.mark.parametrize("rigid", [True, False])
+def test_rings_solve_the_same_least_squares(axes, axis, rigid):
+    shape = shape_of(Ellipsoid(type="ellipsoid", axes=axes, centre=(0.1, 0, -0.2)), lambda p: p)
+    b, s = rings_of(shape, 8, 8), rings_of(shape, 4, 8, 0.6)
+    assert b.axis == axis
+    assert np.abs(np.sum(((b.x - [0.1, 0, -0.2]) / axes) ** 2, axis=1) - 1).max() < 1e-14
+    assert np.abs(np.linalg.norm(b.n, axis=1) - 1).max() < 1e-14
+    points = mfs.Boundary(b.x, b.n, np.full(len(b.x), rigid), 1.0)
+    dense = mfs.LeastSquares(mfs.PointSources(UNIT, s.x).rows(points))
+    rings = RingLeastSquares(UNIT, b, s, points)
+    data = np.stack([points.incident(UNIT, w) for w in (P, OBLIQUE)], axis=1)
+    assert (
+        np.abs(rings.solve(data) - dense.solve(data)).max() < 1e-9 * np.abs(dense.solve(data)).max()
+    )
+    assert np.abs(rings.solve(data[:, 0]) - rings.solve(data)[:, 0]).max() < 1e-12
+
+
+def test_a_body_of_revolution_as_a_case():
+    raw = {"obstacle": [{"type": "ellipsoid", "axes": [0.8, 0.8, 1]}], "method": "axisymmetric"}
+    p = problem_of(case(**raw, incident={"type": "P", "direction": [1, 2, 2]}))
+    s, notes = solve_problem(p, Sources(count=400), "axisymmetric")
+    assert s.boundary_error < 1e-4
+    assert "confocal" in notes[0]
+    assert mfs.energy_balance(s, p.medium, OBLIQUE, 30).defect < 1e-6
+    with pytest.raises(CaseError, match="axisymmetric"):
+        rings_of(shape_of(Ellipsoid(type="ellipsoid", axes=(1, 0.9, 0.8)), lambda p: p), 4, 8)
 
 
 def test_static_force_on_a_rigid_sphere():
@@ -222,6 +280,10 @@ def case(**changes):
         ({"incident": {"type": "S"}}, "polarisation"),
         ({"sources": {"placement": "scaled"}}, "fraction"),
         ({"unknown": 1}, "unknown"),
+        (
+            {"method": "axisymmetric", "sources": {"placement": "offset", "fraction": 0.5}},
+            "confocal",
+        ),
     ],
 )
 def test_bad_cases(changes, word):
