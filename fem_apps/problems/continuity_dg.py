@@ -106,7 +106,8 @@ class DGSolver:
             self._trace = self._trace[:, :1].copy()
             own = np.broadcast_to(np.arange(c.size)[:, None], c.cell_facets.shape)
             other = np.where(c.cell_signs > 0, c.right[c.cell_facets], c.left[c.cell_facets])
-            self._neighbour = np.where(other < 0, own, other).T.astype(np.uint32)
+            neighbour = np.where(other < 0, own, other).T.astype(np.uint32)
+            self._neighbour = np.ascontiguousarray(neighbour)
             self._inner = np.where(other < 0, 0.0, c.cell_signs)
             self._update = update_constant_of(len(self._neighbour))
         else:
@@ -227,7 +228,8 @@ class DGSolver:
                 out.reshape(-1),
             )
         edge = (*self._edge, self._trace, self._un_edge, scale, outside, b * dt)
-        return float(update_boundary(u, *edge, self._minv, self._volume, out))
+        mass = (c.affine, self._minv, self._volume)
+        return float(update_boundary(u, *edge, *mass, out))
 
     def limit(self, u: np.ndarray) -> np.ndarray:
         """Limit values in place, means kept. Collective."""
