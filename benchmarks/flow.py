@@ -6,7 +6,7 @@ on the first pieces, scaled; diffrax solving the differential equation with Tsit
 particles and pieces, scaled. Results are compared first. torch runs as a second process of the Python
 that FEM_APPS_TORCH_PYTHON names (a CPU build will do), by its own clocks, right after the others.
 
-    ./run_mpi.sh python3 benchmarks/flow.py [--small]
+    ./run_mpi.sh python3 benchmarks/flow.py [--small] [--d 2 10]
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ import jax.numpy as jnp  # isort: skip
 from fem_apps.control.normalizing_flow_map import Schedule, jax_push, push  # isort: skip
 
 jax.config.update("jax_enable_x64", True)
-options = arguments(__doc__)
+options = arguments(
+    __doc__, d={"type": int, "nargs": "+", "default": [2, 10], "help": "dimensions"}
+)
 tasks, rates = ceilings(options.small)
 particles, pieces = (20_000, 50) if options.small else (1_000_000, 1000)
 few, some = (500, 5) if options.small else (20_000, 20)
@@ -99,7 +101,7 @@ def solve(x, w, a, b, tau):
     return jax.lax.scan(piece, start, (w, a, b, tau))[0]
 
 
-for d in (2, 10):
+for d in options.d:
     rng = np.random.default_rng(d)
     s = Schedule(
         0.02 * rng.standard_normal((pieces, d)),

@@ -14,6 +14,7 @@ It is put back by a kernel estimate: the indicator has the derivative of the log
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ from fem_apps.surrogates.training import Training, fit
 
 # pieces steeper than this are layers of a staircase: they come in pairs, and stay as they are
 STEEP = 100.0
+# samples by which the end is compared with the start
+JUDGES = 20_000
+
+log = logging.getLogger(__name__)
 
 
 class Improve(Training):
@@ -96,8 +101,9 @@ def improve(
 ) -> tuple[Schedule, np.ndarray]:
     """Improve a schedule on samples of its target, shape (n, d). On one rank.
 
-    Steep pieces, which are layers of staircases, are kept; the others' w, a, b are free (their a
-    alone where there are steep ones, lest windows overlap).
+    Steep pieces, which are layers of staircases, are kept; the others' w and b are free, and a
+    where none is steep, lest windows overlap. Windows lie far apart, and what stretches one moves
+    all above it: such schedules want a small rate. The start is kept where J did not fall.
 
     Returns:
         The schedule, all durations 1, and the history of J: rows (step, J).
@@ -138,7 +144,18 @@ def improve(
             state_file=state_file,
             stop=stop,
         )
-        w, a, b = (np.array(q, dtype=float) for q in controls(done.model))
+        some = jnp.asarray(samples[:JUDGES], float)
+        before, after = (float(loss(m, some, None)) for m in (kept, done.model))
+        if not after < before:
+            log.warning(
+                "gradient descent left J at %.4g, above %.4g where it began: the start is "
+                "kept; take a smaller improve.rate",
+                after,
+                before,
+            )
+        w, a, b = (
+            np.array(q, dtype=float) for q in controls(done.model if after < before else kept)
+        )
     return Schedule(w, a, b, np.ones(len(b))), done.history
 
 

@@ -94,7 +94,7 @@ class DGSolver:
         self._sites = c.sites
         rows = np.flatnonzero(c.right < 0)
         self._boundary, self._parts = rows, parts_of(data, sides, c.tags[rows])
-        self._outside = np.zeros((len(rows), c.trace.shape[1]))
+        self._outside = np.zeros((len(rows), c.trace.shape[1] if scheme.degree else 1))
         self._outside_at: float | None = None
         self._given: tuple[np.ndarray, np.ndarray] | None = None
         self._given_for: tuple[float, int] | None = None
@@ -106,7 +106,8 @@ class DGSolver:
             self._trace = self._trace[:, :1].copy()
             own = np.broadcast_to(np.arange(c.size)[:, None], c.cell_facets.shape)
             other = np.where(c.cell_signs > 0, c.right[c.cell_facets], c.left[c.cell_facets])
-            self._neighbour = np.where(other < 0, own, other).T.astype(np.uint32)
+            neighbour = np.where(other < 0, own, other).T.astype(np.uint32)
+            self._neighbour = np.ascontiguousarray(neighbour)
             self._inner = np.where(other < 0, 0.0, c.cell_signs)
             self._update = update_constant_of(len(self._neighbour))
         else:
@@ -149,6 +150,7 @@ class DGSolver:
         if self.scheme.degree == 0:
             un = un.sum(axis=1, keepdims=True)
         self._un = np.ascontiguousarray(un)
+        self._un_edge = self._un[self._boundary]
         signed = c.cell_signs[:, :, None] * un[c.cell_facets]
         self._rates = [
             extremes(self.comm, np.maximum(s, 0.0).sum(axis=(1, 2)) / c.volume)[1]
@@ -169,7 +171,10 @@ class DGSolver:
             x = self.cells.facet_points[self._boundary]
             for p in self._parts:
                 at = x[p.rows].reshape(-1, x.shape[2]).T
-                self._outside[p.rows] = p.density.numpy(at, t).reshape(-1, x.shape[1])
+                values = p.density.numpy(at, t).reshape(-1, x.shape[1])
+                self._outside[p.rows] = (
+                    values if self.scheme.degree else values.mean(axis=1, keepdims=True)
+                )
             self._outside_at = t
         return self._outside
 
@@ -209,7 +214,6 @@ class DGSolver:
         full, outside = c.with_ghosts(u).ravel(), self._density_outside(t)
         state = (full, u0.ravel(), a, b, dt, scale, *self._given)
         if self.scheme.degree == 0:
-            outside = outside.mean(axis=1, keepdims=True)
             self._update(*state, out.reshape(-1))
         else:
             f = self._facing
@@ -223,9 +227,9 @@ class DGSolver:
                 self._volume,
                 out.reshape(-1),
             )
-        un = self._un[self._boundary]
-        edge = (*self._edge, self._trace, un, scale, outside, b * dt, self._minv, self._volume)
-        return float(update_boundary(u, *edge, out))
+        edge = (*self._edge, self._trace, self._un_edge, scale, outside, b * dt)
+        mass = (c.affine, self._minv, self._volume)
+        return float(update_boundary(u, *edge, *mass, out))
 
     def limit(self, u: np.ndarray) -> np.ndarray:
         """Limit values in place, means kept. Collective."""

@@ -108,7 +108,9 @@ def update_constant_of(nf: int) -> Callable[..., None]:
 
 
 @njit(cache=True, error_model="numpy")
-def update_boundary(u, left, variant, trace, un, scale, outside, bdt, minv, volume, out):  # type: ignore[no-untyped-def]
+def update_boundary(  # type: ignore[no-untyped-def]
+    u, left, variant, trace, un, scale, outside, bdt, affine, minv, volume, out
+):
     """Take what leaves through the boundary's facets off their cells; returns it, a time.
 
     un and outside are (facets, points), trace (variants, points, nb), minv (1, nb, nb) on affine
@@ -116,7 +118,6 @@ def update_boundary(u, left, variant, trace, un, scale, outside, bdt, minv, volu
     """
     total, nb = 0.0, trace.shape[2]
     r = np.empty(nb)
-    affine = len(minv) == 1
     for f in range(len(left)):
         c = left[f]
         r[:] = 0.0

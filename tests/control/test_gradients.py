@@ -156,6 +156,15 @@ def test_training_is_the_same_when_continued(tmp_path):
     assert np.array_equal(whole.b, again.b)
 
 
+def test_training_that_fails_keeps_the_start():
+    rng = np.random.default_rng(0)
+    samples = TWO.sample(500, rng)
+    start = random_pieces(3, samples, rng)
+    after, _ = improve(start, samples, Improve(steps=5, batch=50, rate=5.0), 0)
+    assert np.array_equal(after.w, start.w)
+    assert np.array_equal(after.b, start.b)
+
+
 def test_steep_pieces_stay():
     """Staircases are not touched by training; what they do stays done."""
     s = pieces(2, [((0, 1e5), (1, 0), 0.0, 1.0), ((0.1, 0), (1, 0), 0.2, 1.0)])
