@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")
 
+from dataclasses import replace
 from pathlib import Path
 from time import process_time
 from types import SimpleNamespace
@@ -35,7 +36,13 @@ from fem_apps.fem import node_graph
 from fem_apps.inverse import interaction_kernels_functional as functional
 from fem_apps.inverse.interaction_kernels import SolverCase
 from fem_apps.inverse.interaction_kernels_atoms import Powers, atoms_of, potential
-from fem_apps.inverse.interaction_kernels_data import Observation, Snapshots, observe, snapshots
+from fem_apps.inverse.interaction_kernels_data import (
+    Observation,
+    Snapshots,
+    observe,
+    order,
+    snapshots,
+)
 from fem_apps.inverse.interaction_kernels_estimate import from_densities
 from fem_apps.inverse.interaction_kernels_particles import assemble_paths, diffusion_of, paths
 from fem_apps.inverse.interaction_kernels_sources import load
@@ -85,7 +92,7 @@ def setting(name, comm=MPI.COMM_SELF):
     return case, mesh, graph, atoms, known
 
 
-def table(repeats, rows, others):
+def table(repeats, rows, others, finer):
     """The default solver, told neither noise nor size: median error of W' on (0, 3), exact supports."""
     print(
         "| case, noise, data | error (best column) | exact support | functional alone | told the size | noise found | s |"
@@ -101,6 +108,9 @@ def table(repeats, rows, others):
             case, mesh, graph, atoms, known = setting(f"benchmark_{name}")
             source = case.data.model_copy(update={"truth": truth}) if truth else case.data
             data = load(source, atoms, known, None, mesh, graph, case.folder, 0)
+            if finer > 1:
+                sets_finer = _finer(case, source, atoms, known, graph, finer)
+                data = replace(data, densities=sets_finer)
             kept[key] = graph, atoms, known, data, functional.set_up(graph, atoms)
         graph, atoms, known, data, s = kept[key]
         exact = potential(atoms, data.truth)[1](r)
@@ -131,6 +141,21 @@ def table(repeats, rows, others):
             f"| {(process_time() - begun) / repeats:.1f} |",
             flush=True,
         )
+
+
+def _finer(case, source, atoms, known, graph, times):
+    """The data by finite volumes on so many times more cells, averaged over the nodes' own."""
+    h, a, b = (case.mesh.parameters[k] for k in ("h", "a", "b"))
+    shift = h / 2 - h / (2 * times)
+    update = {"parameters": {"a": a - shift, "b": b + shift, "h": h / times}}
+    mesh = meshing.build(MPI.COMM_SELF, case.mesh.model_copy(update=update))
+    fine = node_graph.build(mesh.mesh)
+    data = load(source, atoms, known, None, mesh, fine, case.folder, 0)
+    out = []
+    for d in data.densities:
+        rho = d.rho[:, np.argsort(fine.x[:, 0])].reshape(len(d.t), -1, times).mean(axis=2)
+        out.append(snapshots(graph, d.t, rho[:, order(graph)], d.name))
+    return out
 
 
 def particles(repeats, sizes):
@@ -304,6 +329,7 @@ if __name__ == "__main__":
         "--rows", type=int, nargs="*", default=[], help="of the table; all if left out"
     )
     parser.add_argument("--others", action="store_true", help="table: other truths")
+    parser.add_argument("--finer", type=int, default=1, help="table: cells of the data, times")
     parser.add_argument("--particles", type=int, nargs="+", default=[500, 1000, 2000, 4000, 8000])
     parser.add_argument("--small", action="store_true")
     parser.add_argument(
@@ -312,7 +338,7 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=3, help="of speed")
     a = parser.parse_args()
     if a.what == "table":
-        table(a.repeats, a.rows, a.others)
+        table(a.repeats, a.rows, a.others, a.finer)
     elif a.what == "particles":
         particles(a.repeats, a.particles)
     elif a.what == "mesh":

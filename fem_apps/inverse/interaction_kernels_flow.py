@@ -23,6 +23,8 @@ GAMMA = 1 - 0.5**0.5
 DELTA = 1 - 0.5 / GAMMA
 # Of Newton's method, relative; and its steps at most.
 NEWTON, NEWTON_STEPS = 1e-11, 30
+# Between two snapshots: an estimate that asks for more is no estimate.
+MOST_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -302,9 +304,19 @@ def steps_needed(f: Flow, rho: np.ndarray, t: np.ndarray, courant: float) -> int
         rho: densities that it will pass about, (n_t, n).
         t: times.
         courant: part of a cell.
+
+    Raises:
+        SolveError: more than `MOST_STEPS`.
     """
     c = f.cells
     gap = np.diff(c.centre)
     u = np.abs(np.diff(np.maximum(rho, 0) * c.width @ f.K.T + f.V, axis=1)) / gap
     fastest = float((u / np.minimum(c.width[1:], c.width[:-1])).max(initial=0.0))
-    return max(1, int(np.ceil(np.diff(t).max() * fastest / courant)))
+    steps = np.diff(t).max() * fastest / courant
+    if not steps < MOST_STEPS:
+        raise SolveError(
+            "the flow of an estimate",
+            f"its drift asks for {steps:.2g} steps between two snapshots",
+            advice="solver.trajectories = false; more data; a smaller dictionary",
+        )
+    return max(1, int(np.ceil(steps)))

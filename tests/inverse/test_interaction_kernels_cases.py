@@ -112,11 +112,26 @@ def test_bad_cases(changes, message, tmp_path, monkeypatch, capsys):
     assert "fem-apps: error:" in said
 
 
-def test_steady_data_are_refused(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t, r: (t, r[:1].repeat(len(t), axis=0)), "null directions of W are silent"),
+        (lambda t, r: (t[:1], r[:1]), "W enters through how the density changes"),
+        (lambda t, r: (t[::-1], r), "times must increase"),
+        (lambda t, r: (t, np.where(r > 0.9, np.nan, r)), "are not finite numbers"),
+        (lambda t, r: (t, r - 0.5), "must be positive"),
+        (lambda t, r: (t, r - 0.08), "this is no noisy density"),
+        (lambda t, r: (t[:-1], r), "do not fit"),
+    ],
+)
+def test_bad_arrays_say_what_cannot_be_identified(change, message, tmp_path, monkeypatch, capsys):
     t, x = np.linspace(0, 1, 6), np.linspace(-4, 4, 81)
-    np.savez(tmp_path / "d.npz", t=t, x=x, rho=np.tile(np.exp(-(x**2)), (6, 1)))
+    t, rho = change(t, np.array([np.exp(-((x - 0.1 * s) ** 2)) for s in t]))
+    np.savez(tmp_path / "d.npz", t=t, x=x, rho=rho)
     execute(tmp_path, monkeypatch, {"data": {"type": "arrays", "files": ["d.npz"]}}, status=2)
-    assert "steady state" in capsys.readouterr().err.replace("\n", " ")
+    said = " ".join(capsys.readouterr().err.split())
+    assert message in said
+    assert "Traceback" not in said
 
 
 def grid(h=0.05, dictionary=RAW["dictionary"]):
