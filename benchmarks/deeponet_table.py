@@ -57,7 +57,7 @@ def trained(out: Path, small: bool, **keys: object) -> dict[str, float]:
     return found
 
 
-def rows(out: Path, small: bool) -> None:
+def rows(out: Path, small: bool, seed: int | None = None) -> None:
     """The table of (length, samples)."""
     print("| l | n | published architecture | plain | linear branch | linear least squares | sin, sin: plain / linear branch / least squares | rough, the same |\n"
           "|---|---|---|---|---|---|---|---|")  # fmt: skip
@@ -65,6 +65,8 @@ def rows(out: Path, small: bool) -> None:
         keys = {"fields.length": length, "samples.stages": [n], "training.steps": 10000}
         if small:
             del keys["training.steps"]
+        if seed is not None:
+            keys["seed"] = seed
         plain, branch = (
             trained(out, small, **keys, **{"network.linear_branch": b}) for b in (False, True)
         )
@@ -139,11 +141,15 @@ def main() -> None:
     )
     parser.add_argument("tables", nargs="*", help="rows, study; both if left out")
     parser.add_argument("--out", type=Path, required=True, help="folder of rows and picture")
+    parser.add_argument("--seed", type=int, help="of the rows' data and networks")
     parser.add_argument("--small", action="store_true", help="a look, in seconds")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name in arguments.tables or ("rows", "study"):
-        {"rows": rows, "study": study}[name](arguments.out, arguments.small)
+        if name == "rows":
+            rows(arguments.out, arguments.small, arguments.seed)
+        else:
+            study(arguments.out, arguments.small)
 
 
 main()
