@@ -209,17 +209,24 @@ def reassembly(rounds, small):
 
 
 def poisson(rounds, small):
-    """One Poisson solve to rtol 1e-5, set-up included, against PETSc's defaults and those of its multigrids."""
+    """One Poisson solve, set-up included, against PETSc's defaults and those of its multigrids."""
     from dolfinx import mesh as dolfinx_mesh
     from petsc4py import PETSc
 
+    # PETSc's defaults measure the preconditioned residual; the others are held to the true one, as ours
+    equal = {"ksp_norm_type": "unpreconditioned"}
     peers = {
-        "PETSc's defaults (GMRES, ILU)": {"ksp_max_it": 1000},
-        "CG, ILU": {"ksp_type": "cg", "ksp_max_it": 5000},
-        "CG, GAMG": {"ksp_type": "cg", "pc_type": "gamg"},
-        "CG, BoomerAMG as PETSc has it": {"ksp_type": "cg", "pc_type": "hypre"},
+        "PETSc's defaults (GMRES, ILU)": {"ksp_max_it": 300},
+        "CG, ILU": {"ksp_type": "cg", "ksp_max_it": 5000, **equal},
+        "CG, GAMG": {"ksp_type": "cg", "pc_type": "gamg", **equal},
+        "CG, BoomerAMG as PETSc has it": {"ksp_type": "cg", "pc_type": "hypre", **equal},
+        "ours, first coarsening aggressive": {
+            **options(3),
+            "pc_hypre_boomeramg_agg_nl": 1,
+            "pc_hypre_boomeramg_agg_num_paths": 2,
+        },
     }
-    for tdim, n in ((2, 40 if small else 1000), (3, 10 if small else 100)):
+    for tdim, n, rtol in ((2, 40 if small else 1000, 1e-5), (3, 10 if small else 100, 1e-8)):
         if tdim == 2:
             mesh = dolfinx_mesh.create_unit_square(MPI.COMM_SELF, n, n)
         else:
@@ -237,9 +244,9 @@ def poisson(rounds, small):
         b = fem_petsc.assemble_vector(fem.form(fem.Constant(mesh, 1.0) * v * ufl.dx))
         b.array_w[held] = 0.0
 
-        def solved(name, settings, A=A, b=b):
+        def solved(name, settings, A=A, b=b, rtol=rtol):
             ksp = PETSc.KSP().create(MPI.COMM_SELF)
-            with default_options({**settings, "ksp_rtol": 1e-5}):
+            with default_options({**settings, "ksp_rtol": rtol}):
                 ksp.setOperators(A)
                 ksp.setFromOptions()
                 x, r = A.createVecs()
@@ -252,9 +259,12 @@ def poisson(rounds, small):
             end = "" if reason > 0 else ", not converged: the ratio is a lower bound"
             return spent, f"{steps} steps, residual {reached:.1e}{end}"
 
-        ours, said = solved("ours", options(tdim))
         size = V.dofmap.index_map.size_global
-        print(f"Poisson, P1, {tdim}D, {size} dofs: ours {seconds(ours[0])} ({said})", flush=True)
+        ours, said = solved("ours", options(tdim))
+        print(
+            f"Poisson, P1, {tdim}D, {size} dofs, to {rtol:g}: ours {seconds(ours[0])} ({said})",
+            flush=True,
+        )
         for name, settings in peers.items():
             spent, said = solved(name, settings)
             print(f"  {name}: {seconds(spent[0])}, ratio {spent[0] / ours[0]:.3g} (wall) "

@@ -308,7 +308,7 @@ def discretise(
             for q in equation.quantities
         ]
     ).reshape(-1, len(space.lift))
-    solver = EllipticSolver(space.comm, space.V.mesh.topology.dim, rtol)
+    solver = EllipticSolver(space.V, rtol)
     return Discretisation(
         equation, space, coefficient, fields, matrix, loads, lifts, quantities, solver
     )

@@ -57,6 +57,14 @@ class Term(Table):
         return v
 
 
+class One:
+    """theta of a coefficient that does not depend on parameters."""
+
+    def theta(self, mu: Parameters, xp: ModuleType = np) -> Any:
+        """1, shape (..., 1)."""
+        return xp.ones((*np.shape(next(iter(mu.values()), 0.0)), 1))
+
+
 class Coefficient(Table):
     """What every family has; `y1 ... yp` are its own parameters."""
 

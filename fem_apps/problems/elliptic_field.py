@@ -71,7 +71,7 @@ class FieldOperator:
         self._tangent = fem.form(-self._da * ufl.inner(ufl.grad(self._u), ufl.grad(v)) * space.dx)
         self._direct, self._factor = direct, None
         self._last: np.ndarray | None = None  # the field of the preconditioner
-        self._cg = EllipticSolver(space.comm, V.mesh.topology.dim, rtol)
+        self._cg = EllipticSolver(V, rtol)
 
     @property
     def iterations(self) -> list[int]:

@@ -7,9 +7,7 @@ an estimate of |a - a_M| at points that the interpolation has not used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,7 @@ from fem_apps.errors import CaseError
 from fem_apps.meshing import MeshData
 from fem_apps.mpi import total
 from fem_apps.problems.elliptic import Discretisation, Space, check_positive, discretise, make_space
-from fem_apps.problems.elliptic_coefficients import LogNormal
+from fem_apps.problems.elliptic_coefficients import LogNormal, One
 from fem_apps.problems.elliptic_equation import Equation
 from fem_apps.problems.elliptic_field import FieldOperator
 from fem_apps.surrogates.empirical_interpolation import Interpolation, interpolate_empirically
@@ -74,14 +72,6 @@ class Exact:
         if len(D.lifts):
             b -= self.operator.lifted(D.space.lift)
         return a, b
-
-
-class One:
-    """theta of a coefficient that does not depend on parameters."""
-
-    def theta(self, mu: Mapping[str, Any], xp: ModuleType = np) -> Any:
-        """1, shape (..., 1)."""
-        return xp.ones((*np.shape(next(iter(mu.values()), 0.0)), 1))
 
 
 def interpolate_diffusion(

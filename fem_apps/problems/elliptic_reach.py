@@ -61,7 +61,8 @@ def _largest(D: Discretisation, X: PETSc.Mat, theta: np.ndarray, direct: bool) -
             "pc_factor_mat_solver_type": "mumps",
         }
     else:
-        inner = {**options(D.space.V.mesh.topology.dim), "ksp_rtol": 1e-13}
+        V = D.space.V
+        inner = {**options(V.mesh.topology.dim, V.ufl_element().degree), "ksp_rtol": 1e-13}
     set_options(eps.getST().getKSP(), inner)
     eps.solve()
     if eps.getConverged() < 1:

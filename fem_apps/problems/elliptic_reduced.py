@@ -94,7 +94,7 @@ class EllipticModel:
         if self._direct:
             self._factor = factorised(self.X, spd=True)
         else:
-            self._cg = EllipticSolver(space.comm, space.V.mesh.topology.dim, 1e-13)
+            self._cg = EllipticSolver(space.V, 1e-13)
 
     @property
     def right_sides(self) -> np.ndarray:

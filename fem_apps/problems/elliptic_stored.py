@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fem_apps.problems.elliptic_bounds import box_bound, coercivity_bound
-from fem_apps.problems.elliptic_coefficients import LogNormal
+from fem_apps.problems.elliptic_coefficients import LogNormal, One
 from fem_apps.problems.elliptic_equation import Equation
 from fem_apps.surrogates.empirical_interpolation import Interpolation
 from fem_apps.surrogates.reduced_basis_online import ReducedModel, load
@@ -28,7 +28,7 @@ def model_functions(stored: dict[str, Any]) -> dict[str, Any]:
     equation = Equation.model_validate(stored["equation"])
     boxes = (np.array(stored["boxes"][0]), np.array(stored["boxes"][1]))
     extra = None if stored["extra"] is None else np.array(stored["extra"])
-    coefficient: Any = equation.diffusion
+    coefficient: Any = equation.diffusion if equation.diffusion.affine else One()
     inter: Interpolation | None = None
     if stored["interpolation"] is not None:
         arrays = {k: np.array(v) for k, v in stored["interpolation"].items()}

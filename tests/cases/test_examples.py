@@ -108,6 +108,13 @@ SMALL = {
         "reduced.training=50",
         "reduced.test=3",
     ],
+    "parametric_elliptic/strassen_sweep": [
+        "mesh.parameters.h=0.2",
+        "network.epsilon=0.2",
+        "reduced.training=50",
+        "reduced.test=3",
+        "sweep.samples=20",
+    ],
     "imaging/aristoff_bangerth": ["mcmc.chains=2", "mcmc.draws=8", "mcmc.warmup=4"],
     "imaging/eit": [
         *("problem.electrodes=6", "problem.h=0.25", "problem.pixels=4"),

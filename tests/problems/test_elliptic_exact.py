@@ -70,3 +70,21 @@ def test_a_field_that_is_not_positive_names_the_parameters():
     offline.extend(model.solve(np.array([0.5, 0.7])))
     with pytest.raises(CaseError, match=r"not positive.*y1 = -2"):
         offline.reduced().coefficients(np.array([[-2.0, 0.7]]))
+
+
+def test_a_clipped_polynomial_keeps_its_bound():
+    """T4: theta of no affine form exists."""
+    data = build(MPI.COMM_SELF, MeshCase(geometry="structured_rectangle", parameters={"h": 0.1}))
+    equation = Equation(diffusion={"type": "polynomial", "k": 1})
+    exact = interpolate_diffusion(data, equation, 1, np.zeros((1, 3)), size=0, tolerance=0)
+    model = EllipticModel(exact.D, None, exact)
+    assert model.bound(np.zeros((2, 3))).shape == (2,)
+    offline = ExactOffline(model)
+    rng = np.random.default_rng(0)
+    weak_greedy(offline, rng.uniform(-1, 1, (20, 3)), 5)
+    reduced = offline.reduced()
+    for mu in rng.uniform(-1, 1, (10, 3)):
+        c = reduced.coefficients(mu[None])
+        error = model.norm(model.solve(mu) - reduced.vectors @ c[0])
+        bound = reduced.error_bound(mu[None], c)[0]
+        assert error <= bound + 1e-10 * model.norm(model.solve(mu)), (error, bound)

@@ -127,7 +127,7 @@ CERTIFIED = {
 @pytest.mark.parametrize("name", CERTIFIED)
 def test_error_is_below_the_estimator_on_a_thousand_parameters(name):
     equation, parameters = CERTIFIED[name]
-    data = build(MPI.COMM_SELF, MeshCase(geometry="blocks", parameters={"h": 0.011, **parameters}))
+    data = build(MPI.COMM_SELF, MeshCase(geometry="blocks", parameters={"h": 0.02, **parameters}))
     model = EllipticModel(discretise(data, Equation(**equation)))
     low, high = np.array(list(model.ranges.values())).T
     rng = np.random.default_rng([0, 7])
