@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -207,19 +208,22 @@ def _on_one_rank(case: Case, run: Run) -> Outcome:
         test = np.random.default_rng((case.seed, TEST_STREAM))
         found = compare(target, schedule, case.output.samples, test)
         times, along = entropy_along(target, schedule, min(case.output.samples, 4000), test)
+        # as many are enough, in this error relative to the target's box, for the uniform law of a cube
+        size = float(np.ptp(target.box(), axis=1).max())
+        enough = partial(switches_for_measures, target.dim, target.dim)
+        facts["switch_bound"] = enough(found.w1 / size)
         study = []
         for eps in sorted(case.output.accuracies, reverse=True):
             s, _ = construct(target, eps, case.construction, seed=case.seed, samples=known)
             kl = compare(target, s, case.output.samples, test)
-            study.append((s.switches, kl.kl, kl.tv))
+            study.append(
+                {"switches": s.switches, "kl": kl.kl, "tv": kl.tv, "bound": enough(kl.w1 / size)}
+            )
             log.info("accuracy %g: %d switches, KL = %.4g", eps, s.switches, kl.kl)
     total = case.output.duration or float(len(schedule.b))
     scaled = schedule.with_durations(total)
     scaled.write(run.folder / "schedule.csv")
     facts |= asdict(found)
-    # as many are enough, in this error relative to the target's box, for the uniform law of a cube
-    size = float(np.ptp(target.box(), axis=1).max())
-    facts["switch_bound"] = switches_for_measures(target.dim, target.dim, found.w1 / size)
     facts |= {
         "switches": schedule.switches,
         "max_w": float(np.linalg.norm(scaled.w, axis=1).max(initial=0.0)),
@@ -227,7 +231,7 @@ def _on_one_rank(case: Case, run: Run) -> Outcome:
         "cost_l2": scaled.cost_l2,
     }
     if study:
-        facts["study"] = [{"switches": n, "kl": k, "tv": t} for n, k, t in study]
+        facts["study"] = study
     facts["_entropy"] = (times / max(times[-1], 1e-300) * total, along)
     _keep_for_pictures(case, run.folder, target, scaled, facts)
     return Outcome(scaled, found, facts)

@@ -148,14 +148,15 @@ def entropy_picture(f: dict[str, Any]) -> bytes:
     ax.set_ylabel(r"KL$(\rho_t\,|\,\rho_*)$")
     if study:
         ax = axes[0, 1]
-        n, kl = (np.array([row[k] for row in study]) for k in ("switches", "kl"))
+        n, kl, bound = (np.array([row[k] for row in study]) for k in ("switches", "kl", "bound"))
         order = np.argsort(n)
         ax.loglog(n[order], kl[order], "o-", label="this construction")
+        ax.loglog(bound[order], kl[order], "^:", color="0.5", label="enough by the $W_1$ theorem")
         if len(f["box"]) == 2 and "four gaussians" in str(f["title"]).lower():
             ax.loglog(
                 *np.array(REFERENCE).T, "s--", color=LINES[1], label="equal strips, even knots"
             )
-            ax.legend()
+        ax.legend()
         ax.set_xlabel("switches")
         ax.set_ylabel(r"KL$(\rho_*\,|\,\rho_N)$")
     return png(figure)
