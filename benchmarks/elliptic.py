@@ -1,11 +1,12 @@
 """Parametric elliptic problems against pyMOR, DOLFINx's LinearProblem, and PETSc's defaults.
 
-    ./run_mpi.sh python3 benchmarks/elliptic.py [--small] [--only online,sweep,reassembly,poisson]
+    ./run_mpi.sh python3 benchmarks/elliptic.py [--small] [--only online,sweep,reassembly,poisson,coarsening]
 
 online: 10^4 reduced solves and error bounds, against rom.solve and rom.estimate_error of pyMOR with the same
 matrices and the same basis (CoerciveRBReductor). sweep: full solves of a thermal block to a relative residual of 1e-8,
 against LinearProblem with CG and BoomerAMG for every parameter. reassembly: the matrix of a parameter, against
 assemble_matrix in place. poisson: one solve of 1e6 dofs in 2D and 3D, against PETSc's defaults (GMRES, ILU).
+coarsening: CG steps and times with an aggressive first coarsening, also for higher degrees and for jumps on unstructured meshes.
 """
 
 from measure import arguments, ceilings, interleaved, once, report, seconds  # isort: skip  sets the thread counts
@@ -208,11 +209,11 @@ def reassembly(rounds, small):
            agreement=f"difference {difference:.1e}", machine=machine(times), memory=nnz * 20.0)  # fmt: skip
 
 
+AGGRESSIVE = {"pc_hypre_boomeramg_agg_nl": 1, "pc_hypre_boomeramg_agg_num_paths": 2}
+
+
 def poisson(rounds, small):
     """One Poisson solve, set-up included, against PETSc's defaults and those of its multigrids."""
-    from dolfinx import mesh as dolfinx_mesh
-    from petsc4py import PETSc
-
     # PETSc's defaults measure the preconditioned residual; the others are held to the true one, as ours
     equal = {"ksp_norm_type": "unpreconditioned"}
     peers = {
@@ -220,58 +221,91 @@ def poisson(rounds, small):
         "CG, ILU": {"ksp_type": "cg", "ksp_max_it": 5000, **equal},
         "CG, GAMG": {"ksp_type": "cg", "pc_type": "gamg", **equal},
         "CG, BoomerAMG as PETSc has it": {"ksp_type": "cg", "pc_type": "hypre", **equal},
-        "ours, first coarsening aggressive": {
-            **options(3),
-            "pc_hypre_boomeramg_agg_nl": 1,
-            "pc_hypre_boomeramg_agg_num_paths": 2,
-        },
+        "ours, first coarsening aggressive": {**options(3), **AGGRESSIVE},
     }
     for tdim, n, rtol in ((2, 40 if small else 1000, 1e-5), (3, 10 if small else 100, 1e-8)):
-        if tdim == 2:
-            mesh = dolfinx_mesh.create_unit_square(MPI.COMM_SELF, n, n)
-        else:
-            mesh = dolfinx_mesh.create_unit_cube(MPI.COMM_SELF, n, n, n)
-        V = fem.functionspace(mesh, ("Lagrange", 1))
-        u, v = ufl.TrialFunction(V), ufl.TestFunction(V)
-        mesh.topology.create_connectivity(tdim - 1, tdim)
-        facets = dolfinx_mesh.exterior_facet_indices(mesh.topology)
-        held = fem.locate_dofs_topological(V, tdim - 1, facets)
-        bc = fem.dirichletbc(0.0, held, V)
-        A = fem_petsc.assemble_matrix(
-            fem.form(ufl.inner(ufl.grad(u), ufl.grad(v)) * ufl.dx), bcs=[bc]
-        )
-        A.assemble()
-        b = fem_petsc.assemble_vector(fem.form(fem.Constant(mesh, 1.0) * v * ufl.dx))
-        b.array_w[held] = 0.0
-
-        def solved(name, settings, A=A, b=b, rtol=rtol):
-            ksp = PETSc.KSP().create(MPI.COMM_SELF)
-            with default_options({**settings, "ksp_rtol": rtol}):
-                ksp.setOperators(A)
-                ksp.setFromOptions()
-                x, r = A.createVecs()
-                spent = once(lambda: ksp.solve(b, x))
-            A.mult(x, r)
-            r.aypx(-1.0, b)
-            reached = r.norm() / b.norm()
-            steps, reason = ksp.getIterationNumber(), ksp.getConvergedReason()
-            ksp.destroy()
-            end = "" if reason > 0 else ", not converged: the ratio is a lower bound"
-            return spent, f"{steps} steps, residual {reached:.1e}{end}"
-
-        size = V.dofmap.index_map.size_global
-        ours, said = solved("ours", options(tdim))
-        print(
-            f"Poisson, P1, {tdim}D, {size} dofs, to {rtol:g}: ours {seconds(ours[0])} ({said})",
-            flush=True,
-        )
+        A, b, _V = laplace(structured(tdim, n), 1)
+        ours, said = solved(A, b, options(tdim), rtol)
+        print(f"Poisson, P1, {tdim}D, {A.size[0]} dofs, to {rtol:g}: ours {seconds(ours[0])} ({said})", flush=True)  # fmt: skip
         for name, settings in peers.items():
-            spent, said = solved(name, settings)
+            spent, said = solved(A, b, settings, rtol)
             print(f"  {name}: {seconds(spent[0])}, ratio {spent[0] / ours[0]:.3g} (wall) "
                   f"{spent[1] / ours[1]:.3g} (CPU) | {said} | load {os.getloadavg()[0]:.1f}", flush=True)  # fmt: skip
 
 
-PARTS = {"online": online, "sweep": full_sweep, "reassembly": reassembly, "poisson": poisson}
+def coarsening(rounds, small):
+    """CG steps to 1e-8 with and without an aggressive first coarsening."""
+    n = 4 if small else 33
+    meshes = [(f"structured, P{k}", structured(3, 3 * n // k), k, 0.0) for k in (1, 2, 3)]
+    for geometry, h in (("rectangle", 0.1 / n), ("box", 0.7 / n)):
+        mesh = build(MPI.COMM_SELF, MeshCase(geometry=geometry, parameters={"h": h})).mesh
+        meshes.append((f"{geometry}, unstructured, jumps of 10, P1", mesh, 1, 10.0))
+    for name, mesh, degree, contrast in meshes:
+        A, b, _V = laplace(mesh, degree, contrast)
+        settings = options(mesh.topology.dim, degree)
+        for kind, more in (("ours", {}), ("aggressive", AGGRESSIVE)):
+            spent, said = solved(A, b, {**settings, **more}, 1e-8)
+            print(f"{name}, {A.size[0]} dofs, {kind}: {said}, {seconds(spent[0])}", flush=True)
+
+
+def structured(tdim, n):
+    from dolfinx import mesh as dolfinx_mesh
+
+    if tdim == 2:
+        return dolfinx_mesh.create_unit_square(MPI.COMM_SELF, n, n)
+    return dolfinx_mesh.create_unit_cube(MPI.COMM_SELF, n, n, n)
+
+
+def laplace(mesh, degree, contrast=0.0):
+    """Matrix and right side of -div(a grad u) = 1, u = 0; a = contrast in every other octant, else 1."""
+    from dolfinx import mesh as dolfinx_mesh
+
+    tdim = mesh.topology.dim
+    V = fem.functionspace(mesh, ("Lagrange", degree))
+    u, v = ufl.TrialFunction(V), ufl.TestFunction(V)
+    mesh.topology.create_connectivity(tdim - 1, tdim)
+    facets = dolfinx_mesh.exterior_facet_indices(mesh.topology)
+    held = fem.locate_dofs_topological(V, tdim - 1, facets)
+    a = fem.Function(fem.functionspace(mesh, ("DG", 0)))
+    a.x.array[:] = 1.0
+    if contrast:
+        cells = np.arange(mesh.topology.index_map(tdim).size_local, dtype=np.int32)
+        upper = dolfinx_mesh.compute_midpoints(mesh, tdim, cells)[:, :tdim] > 0.5
+        a.x.array[cells[upper.sum(axis=1) % 2 == 1]] = contrast
+    form = fem.form(a * ufl.inner(ufl.grad(u), ufl.grad(v)) * ufl.dx)
+    A = fem_petsc.assemble_matrix(form, bcs=[fem.dirichletbc(0.0, held, V)])
+    A.assemble()
+    b = fem_petsc.assemble_vector(fem.form(fem.Constant(mesh, 1.0) * v * ufl.dx))
+    b.array_w[held] = 0.0
+    return A, b, V  # V: the communicator of A and b goes with its mesh
+
+
+def solved(A, b, settings, rtol):
+    """Wall and CPU time of one solve, preconditioner included; steps and the true residual."""
+    from petsc4py import PETSc
+
+    ksp = PETSc.KSP().create(MPI.COMM_SELF)
+    with default_options({**settings, "ksp_rtol": rtol}):
+        ksp.setOperators(A)
+        ksp.setFromOptions()
+        x, r = A.createVecs()
+        spent = once(lambda: ksp.solve(b, x))
+    A.mult(x, r)
+    r.aypx(-1.0, b)
+    reached = r.norm() / b.norm()
+    steps, reason = ksp.getIterationNumber(), ksp.getConvergedReason()
+    ksp.destroy()
+    end = "" if reason > 0 else ", not converged: the ratio is a lower bound"
+    return spent, f"{steps} steps, residual {reached:.1e}{end}"
+
+
+PARTS = {
+    "online": online,
+    "sweep": full_sweep,
+    "reassembly": reassembly,
+    "poisson": poisson,
+    "coarsening": coarsening,
+}
 
 if __name__ == "__main__":
     given = arguments(__doc__, only={"default": ",".join(PARTS), "help": "parts, with commas"})
