@@ -156,7 +156,7 @@ def entropy_picture(f: dict[str, Any]) -> bytes:
             ax.loglog(
                 *np.array(REFERENCE).T, "s--", color=LINES[1], label="equal strips, even knots"
             )
-        ax.legend()
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1))
         ax.set_xlabel("switches")
         ax.set_ylabel(r"KL$(\rho_*\,|\,\rho_N)$")
     return png(figure)
