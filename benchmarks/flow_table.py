@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--h", type=float, nargs="+", default=[0.4, 0.2, 0.1])
     parser.add_argument("--degrees", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--d", type=int, nargs="+", default=list(range(1, 11)))
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=1000)
     options = parser.parse_args()
     logging.disable(logging.INFO)
     if options.table == "elements":
