@@ -160,7 +160,9 @@ def fit(
         if progress is not None:
             progress(done / control.steps, f"training, step {done}: loss {mean:.4g}")
         if watch is not None:
-            watch(eqx.combine(state[2] if control.average else state[0], static), done)
+            # the next scan takes these arrays over; the caller may keep what it gets
+            current = jax.tree.map(jnp.copy, state[2] if control.average else state[0])
+            watch(eqx.combine(current, static), done)
         now = time.monotonic()
         stopped = stop is not None and stop()
         if state_file is not None and (stopped or now - saved > save_every):

@@ -49,6 +49,19 @@ def test_interrupted_and_continued_gives_the_same_weights(tmp_path):
     assert not (tmp_path / "state.npz").exists()
 
 
+def test_watched_models_may_be_kept():
+    model, data = regression()
+    seen = []
+    control = Training(steps=150, average=0.99)
+    fitted = fit(
+        *(model, loss, data, control), seed=3, chunk=50, watch=lambda m, k: seen.append((k, m))
+    )
+    assert [k for k, _ in seen] == [50, 100, 150]
+    errors = [float(loss(m, data, None)) for _, m in seen]
+    assert errors[0] > errors[1] > errors[2]
+    np.testing.assert_array_equal(seen[-1][1].weight, fitted.model.weight)
+
+
 def test_divergence_is_an_error():
     model, data = regression()
     with pytest.raises(SolveError, match="loss is"):
