@@ -211,9 +211,9 @@ def flow(
     if wanted and wanted[0] <= 0:
         wanted = wanted[1:]
     y, goal = y0, 0
-    # What is left near a limit mostly decays like 1/t, which is not stiff in the slowed clock. Where V
-    # stretches some directions far more than others it is (steps of about 1 then, to t = 1e4): implicit
-    # methods (BDF, Radau, LSODA) take some of these flows to a spurious blow-up, an explicit one none.
+    # What is left near a limit mostly decays like 1/t: not stiff in the slowed clock. Where V
+    # stretches some directions far more than others it is (steps of about 1, to t = 1e4), and
+    # implicit methods (BDF, Radau, LSODA) take some of these flows to a spurious blow-up.
     solver = DOP853(rhs, 0.0, y0, np.inf, rtol=max(tolerance, 3e-14), atol=absolute)
     while solver.status == "running":
         before = solver.y.copy()

@@ -208,7 +208,7 @@ def _on_one_rank(case: Case, run: Run) -> Outcome:
         test = np.random.default_rng((case.seed, TEST_STREAM))
         found = compare(target, schedule, case.output.samples, test)
         times, along = entropy_along(target, schedule, min(case.output.samples, 4000), test)
-        # as many are enough, in this error relative to the target's box, for the uniform law of a cube
+        # this many, for this error relative to the target's box and the uniform law of a cube
         size = float(np.ptp(target.box(), axis=1).max())
         enough = partial(switches_for_measures, target.dim, target.dim)
         facts["switch_bound"] = enough(found.w1 / size)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.linalg import cho_factor, cho_solve
 from scipy.ndimage import uniform_filter
 from scipy.sparse.linalg import svds
 
@@ -71,26 +72,32 @@ def lmmse(A: np.ndarray, images: np.ndarray, noise: np.ndarray | float) -> Lmmse
 
 
 def total_variation(A: Any, y: np.ndarray, weight: float, *, iterations: int = 200) -> np.ndarray:
-    """The minimiser of |A x - y|^2/2 + weight int |grad x| (Chambolle and Pock, 2011).
+    """The minimiser of |A x - y|^2/2 + weight int |grad x|, isotropic differences.
 
-    Shapes (batch, m) -> (batch, n), square images, A dense or sparse; isotropic differences.
+    Alternating directions with an exact solve for x and over-relaxation (Boyd et al., 2011): the
+    condition of A does not slow it, as it does first-order methods.
+
+    Shapes (batch, m) -> (batch, n), square images, A dense or sparse.
     """
     n = round(A.shape[1] ** 0.5)
-    size = largest_singular_value(A)
-    # both parts of K = (A, grad) of the same size, or the iteration is slow
-    scale, norm = size / np.sqrt(8), np.sqrt(2) * size
-    At = A.T.tocsr() if sp.issparse(A) else A.T
-    tau = sigma = 0.99 / norm
-    x = np.zeros((len(y), A.shape[1]))
-    bar, p = x, np.zeros_like(y)
-    q = np.zeros((2, len(y), n, n))
+    normal = (A.T @ A).toarray() if sp.issparse(A) else A.T @ A
+    one = sp.diags([-1.0, 1.0], [0, 1], shape=(n, n)).tolil()
+    one[-1] = 0
+    second = sp.kron(one.T @ one, sp.eye(n)) + sp.kron(sp.eye(n), one.T @ one)
+    # the step of |grad x|: a tenth of the constant image that the data would come from
+    step = 0.1 * np.linalg.norm(y) / (np.linalg.norm(A @ np.ones(n * n)) * len(y) ** 0.5 or 1.0)
+    step = step or 1.0  # data that are all zero
+    factor = cho_factor(normal + (weight / step) * second.toarray())
+    right = (A.T @ y.T).T
+    q = p = np.zeros((2, len(y), n, n))
+    x = right
     for _ in range(iterations):
-        p = (p + sigma * ((A @ bar.T).T - y)) / (1 + sigma)
-        q = q + sigma * scale * _gradient(bar.reshape(-1, n, n))
-        length = np.sqrt((q**2).sum(axis=0))
-        q = q / np.maximum(1.0, length * scale / weight)  # |q| <= weight/scale
-        new = x - tau * ((At @ p.T).T + scale * _gradient_transposed(q).reshape(x.shape))
-        bar, x = 2 * new - x, new
+        b = right + (weight / step) * _gradient_transposed(q - p).reshape(x.shape)
+        x = cho_solve(factor, b.T).T
+        v = 1.7 * _gradient(x.reshape(-1, n, n)) - 0.7 * q + p
+        length = np.sqrt((v**2).sum(axis=0))
+        q = v * np.maximum(0.0, 1 - step / np.maximum(length, step))
+        p = v - q
     return x
 
 

@@ -3,7 +3,8 @@
 One noisy sinogram y of each object, never a clean image: f is trained by E|A f(B z) - (2 y - z)|^2
 with z = y + eta, eta drawn anew every step from the law of the noise (Gruber et al., arXiv
 2503.19468). The weights that are kept are those with the least held-out loss, which less 2 tr Sigma
-is an unbiased error. Sinograms are exact line integrals of ellipses, not projections of pixels.
+is an unbiased error. Data are not made by the operator that inverts them: sinograms are exact line
+integrals of ellipses, states at sensors are those of finer images on a finer mesh.
 
 The ranks share the methods out: each trains its own networks.
 """
@@ -11,6 +12,7 @@ The ranks share the methods out: each trains its own networks.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from fem_apps.surrogates.unet import Network, check_size
 log = logging.getLogger(__name__)
 
 VERSION = 1  # of what trains: raised when the same case no longer gives the same weights
+Inverse = Callable[[np.ndarray], np.ndarray]
 NEEDED: tuple[Method, ...] = ("noisier2inverse", "supervised", "noise2inverse")
 
 
@@ -57,6 +60,21 @@ class Scanner(Table):
     detectors: int = Field(47, ge=4, description="linspace(-1.4, 1.4)")
 
 
+class Sensors(Table):
+    """A source f on [-1, 1]^2 from -div grad u + absorption u = f, no flux, seen on a grid."""
+
+    size: int = Field(32, ge=8, le=64, description="pixels of a side of the source's image")
+    rows: int = Field(24, ge=4, description="of sensors; a multiple of 4, the folds")
+    columns: int = Field(24, ge=4, description="of sensors")
+    absorption: float = Field(1.0, gt=0, description="of the equation")
+    cells: int = Field(
+        32, ge=4, description="squares of a side, cut in two; data come from twice as many"
+    )
+    weight: float = Field(
+        1e-3, gt=0, description="of Tikhonov's B = A^T (A A^T + weight |A|^2 I)^-1, what f gets"
+    )
+
+
 class Objects(Table):
     """How many objects are measured."""
 
@@ -74,7 +92,8 @@ class Output(Table):
 class Case(AnyCase):
     """A case of kind noisier2inverse."""
 
-    scanner: Scanner = Field(default_factory=Scanner, description="operator")
+    scanner: Scanner = Field(default_factory=Scanner, description="tomography")
+    sensors: Sensors | None = Field(None, description="a source by finite elements")
     noise: Noise = Field(default_factory=Noise, description="noise")
     objects: Objects = Field(default_factory=Objects, description="data")
     methods: tuple[Method, ...] = Field(NEEDED, description="what is trained")
@@ -95,49 +114,101 @@ class Case(AnyCase):
     def _fits(self) -> Case:
         if self.alpha != 1 and self.noise.law != "gaussian":
             raise ValueError("alpha other than 1 needs noise.law = 'gaussian'")
-        if self.scanner.angles % 4:
+        if self.sensors is not None and "scanner" in self.model_fields_set:
+            raise ValueError("give [scanner] or [sensors], not both")
+        if self.sensors is None and self.scanner.angles % 4:
             raise ValueError(f"scanner.angles = {self.scanner.angles} is not a multiple of 4")
+        if self.sensors is not None and self.sensors.rows % 4:
+            raise ValueError(f"sensors.rows = {self.sensors.rows} is not a multiple of 4")
         if missing := [m for m in NEEDED if m not in self.methods]:
             raise ValueError(f"methods must hold {', '.join(missing)}: the metrics compare them")
         reach = 2 * int(4 * self.noise.sigma + 0.5) + 1
-        if reach > 2 * self.scanner.angles:
+        if self.sensors is None and reach > 2 * self.scanner.angles:
             raise ValueError(
                 f"noise.sigma = {self.noise.sigma:g} reaches over {reach} angles, and there are "
                 f"{self.scanner.angles} on the half circle"
             )
-        check_size(self.network, self.scanner.size)
+        check_size(self.network, self.size)
         return self
+
+    @property
+    def size(self) -> int:
+        """Pixels of a side of an image."""
+        return self.scanner.size if self.sensors is None else self.sensors.size
 
 
 def setting(case: Case, *, assumed: bool = True) -> Setting:
     """Operator and noise of a case: the assumed law of the noise, or the true one."""
-    from fem_apps.inverse.operators_ct import parallel_beam
-
-    n, s = case.noise, case.scanner
+    n = case.noise
     sigma, intensity = n.sigma, n.intensity
     if assumed:
         sigma = n.sigma if n.assumed_sigma is None else n.assumed_sigma
         intensity = n.intensity if n.assumed_intensity is None else n.assumed_intensity
-    law = CorrelatedNoise(s.angles, s.detectors, intensity, sigma, n.law)
-    return Setting(s.size, parallel_beam(s.angles, s.detectors), law, case.alpha)
+    if case.sensors is None:
+        s = case.scanner
+        law = CorrelatedNoise(s.angles, s.detectors, intensity, sigma, n.law)
+        return Setting(s.size, *_tomography(s), law, case.alpha)
+    grid = case.sensors.rows, case.sensors.columns
+    law = CorrelatedNoise(*grid, intensity, sigma, n.law, half_circle=False)
+    return Setting(case.size, *_source(case.sensors), law, case.alpha)
+
+
+def _tomography(s: Scanner) -> tuple[np.ndarray, Inverse]:
+    """The projector, and filtered back-projection of some angles, weighted as of all."""
+    from fem_apps.inverse.operators_ct import fbp, parallel_beam, projection_matrix
+
+    beam = parallel_beam(s.angles, s.detectors)
+    whole = fbp(np.eye(s.angles * s.detectors), s.size, beam).T
+    A = projection_matrix(s.size, beam).toarray().astype(np.float32)
+    return A, lambda part: whole * part / part.mean()
+
+
+def _source(s: Sensors) -> tuple[np.ndarray, Inverse]:
+    """Source to states at the sensors, and Tikhonov's reconstruction from some of them."""
+    A = _sensed(s, s.size, s.cells).dense
+    weight = s.weight * np.linalg.norm(A, 2) ** 2
+
+    def inverse(part: np.ndarray) -> np.ndarray:
+        B, Ap = np.zeros(A.T.shape), A[part]
+        B[:, part] = np.linalg.solve(Ap @ Ap.T + weight * np.eye(len(Ap)), Ap).T
+        return B
+
+    return A.astype(np.float32), inverse
+
+
+def _sensed(s: Sensors, size: int, cells: int) -> Any:
+    from mpi4py import MPI
+
+    from fem_apps.inverse.operators_source import source_to_sensors
+    from fem_apps.surrogates.score_images import pixels
+
+    places = np.stack(np.meshgrid(pixels(s.columns), pixels(s.rows)), axis=-1).reshape(-1, 2)
+    return source_to_sensors(MPI.COMM_SELF, size, cells, places, s.absorption)
 
 
 def measure(case: Case) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Noisy sinograms and clean images (y, x) of training, validation and test, flat, float32."""
+    """Noisy data and clean images (y, x) of training, validation and test, flat, float32."""
     import jax
 
-    from fem_apps.inverse.operators_ct import ellipse_sinograms
+    from fem_apps.inverse.operators_ct import ellipse_sinograms, parallel_beam
     from fem_apps.surrogates.score_images import draw_ellipses, random_ellipses
 
     true = setting(case, assumed=False)
+    if case.sensors is None:
+        beam = parallel_beam(case.scanner.angles, case.scanner.detectors)
+    else:
+        fine = _sensed(case.sensors, 2 * case.size, 2 * case.sensors.cells).dense
     out = {}
     for number, part in enumerate(("train", "validation", "test")):
-        size = getattr(case.objects, part)
-        ellipses = random_ellipses(size, np.random.default_rng([case.seed, number]))
-        x = draw_ellipses(ellipses, case.scanner.size).reshape(size, -1)
-        p = ellipse_sinograms(ellipses, true.geometry).reshape(size, -1)
-        eps = true.noise.draw(jax.random.fold_in(jax.random.key(case.seed), number), size)
-        out[part] = ((p + np.asarray(eps)).astype(np.float32), x.astype(np.float32))
+        count = getattr(case.objects, part)
+        ellipses = random_ellipses(count, np.random.default_rng([case.seed, number]))
+        x = draw_ellipses(ellipses, case.size).reshape(count, -1)
+        if case.sensors is None:
+            clean = ellipse_sinograms(ellipses, beam).reshape(count, -1)
+        else:
+            clean = draw_ellipses(ellipses, 2 * case.size).reshape(count, -1) @ fine.T
+        eps = true.noise.draw(jax.random.fold_in(jax.random.key(case.seed), number), count)
+        out[part] = ((clean + np.asarray(eps)).astype(np.float32), x.astype(np.float32))
     return out
 
 
@@ -202,10 +273,8 @@ def train(
         version=VERSION,
         method=method,
         seed=case.seed,
-        **{
-            k: getattr(case, k)
-            for k in ("scanner", "noise", "objects", "alpha", "network", "training")
-        },
+        **{k: getattr(case, k) for k in ("noise", "objects", "alpha", "network", "training")},
+        **({"scanner": case.scanner} if case.sensors is None else {"sensors": case.sensors}),
     )
     return weights.kept(model, key, learn)
 

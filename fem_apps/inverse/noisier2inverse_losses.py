@@ -1,7 +1,7 @@
 """Losses that train f: B-reconstruction -> image from one noisy y per object.
 
-With z = y + alpha w, w of the law of the noise (alpha = 1 if not Gaussian), B filtered
-back-projection:
+With z = y + alpha w, w of the law of the noise (alpha = 1 if not Gaussian), B a linear
+reconstruction (filtered back-projection, or Tikhonov's):
 
     noisier2inverse   E |A f(B z) - (y - w/alpha)|^2    used as f(B y), or the mean of f(B(y + w_k))
     sobolev           the same residual r in H1: |r|^2 + |d_s r|^2 + |d_theta r|^2
@@ -9,8 +9,8 @@ back-projection:
     naive             E |A f(B z) - y|^2                used as f(B z): biased
     supervised        E |A f(B z) - A x|^2              used as noisier2inverse: its bound
     supervised-y      E |A f(B y) - A x|^2              the bound of all
-    noise2inverse     E |f(mean of 3 sub-reconstructions) - the fourth|^2, 4 folds of the angles
-    sparse2inverse    f of 2 of 4 groups of angles, loss on the projections of the other 2
+    noise2inverse     E |f(mean of 3 sub-reconstructions) - the fourth|^2, 4 folds of the rows
+    sparse2inverse    f of 2 of 4 groups of rows, loss on the data of the other 2
 
 Gruber, Schwab, Haltmeier, Biguri, Dlaska, Hwang, arXiv 2503.19468; Noisier2Noise arXiv 1910.11908;
 Noise2Inverse arXiv 2001.11801; Sparse2Inverse arXiv 2402.16921. E|A f(Bz) - target|^2 exceeds the
@@ -31,7 +31,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from fem_apps.inverse.noisier2inverse_noise import CorrelatedNoise
-from fem_apps.inverse.operators_ct import Geometry, fbp, projection_matrix
 from fem_apps.surrogates.unet import UNet
 
 Method = Literal[
@@ -50,34 +49,39 @@ SUPERVISED = ("supervised", "supervised-y")
 
 @dataclass(frozen=True)
 class Setting:
-    """What every loss of a CT problem shares; matrices in float32.
+    """What every loss shares. Data are a (K, J) array: angles or rows of sensors first.
 
     Attributes:
         size: images are size x size.
-        geometry: angles and detectors.
+        A: the operator, shape (m, n), float32.
+        inverse: B of a part of the data (m booleans), shape (n, m), zero where data are left out.
         noise: law of the noise.
         alpha: strength of the recorruption.
     """
 
     size: int
-    geometry: Geometry
+    A: np.ndarray
+    inverse: Callable[[np.ndarray], np.ndarray]
     noise: CorrelatedNoise
     alpha: float = 1.0
 
     @cached_property
-    def A(self) -> jax.Array:
-        """The projector, shape (m, n)."""
-        return jnp.asarray(projection_matrix(self.size, self.geometry).toarray(), jnp.float32)
+    def shape(self) -> tuple[int, int]:
+        """(K, J)."""
+        return self.noise.angles, self.noise.detectors
 
     @cached_property
     def B(self) -> jax.Array:
-        """Filtered back-projection, shape (n, m)."""
-        m = int(np.prod(self.geometry.shape))
-        return jnp.asarray(fbp(np.eye(m), self.size, self.geometry).T, jnp.float32)
+        """The reconstruction from all data, shape (n, m)."""
+        return self.part(tuple(range(FOLDS)))
 
     def groups(self) -> np.ndarray:
-        """The fold of each datum: angles in turn, shape (m,)."""
-        return np.repeat(np.arange(self.geometry.shape[0]) % FOLDS, self.geometry.shape[1])
+        """The fold of each datum: angles or rows in turn, shape (m,)."""
+        return np.repeat(np.arange(self.shape[0]) % FOLDS, self.shape[1])
+
+    def part(self, groups: tuple[int, ...]) -> jax.Array:
+        """The reconstruction from some groups alone, shape (n, m)."""
+        return jnp.asarray(self.inverse(np.isin(self.groups(), groups)), jnp.float32)
 
 
 def reconstruct(model: UNet, images: jax.Array) -> jax.Array:
@@ -86,15 +90,9 @@ def reconstruct(model: UNet, images: jax.Array) -> jax.Array:
     return model(images.reshape(-1, size, size, 1)).reshape(images.shape)
 
 
-def _part(s: Setting, groups: tuple[int, ...]) -> jax.Array:
-    """Filtered back-projection of some groups of angles alone, weighted as a whole one."""
-    chosen = np.isin(s.groups(), groups).astype(np.float32)
-    return s.B * chosen * np.float32(FOLDS / len(groups))
-
-
 def make_loss(method: Method, s: Setting) -> Callable[[Any, Any, jax.Array], jax.Array]:
     """The loss of a batch of rows (y, x), mean over the data; the supervised ones alone read x."""
-    shape = (-1, *s.geometry.shape)
+    shape = (-1, *s.shape)
 
     def matrices() -> tuple[jax.Array, jax.Array]:
         """A^T and B^T as values that XLA must not fold: it would take minutes to transpose them."""
@@ -130,7 +128,7 @@ def make_loss(method: Method, s: Setting) -> Callable[[Any, Any, jax.Array], jax
                 )
         return mean_square(r - y)  # two-step, naive
 
-    folds = jnp.stack([_part(s, (k,)).T for k in range(FOLDS)]) if method == "noise2inverse" else Bt
+    folds = jnp.stack([s.part((k,)).T for k in range(FOLDS)]) if method == "noise2inverse" else Bt
 
     def noise2inverse(model: UNet, batch: Any, key: jax.Array) -> jax.Array:
         y, _ = batch
@@ -140,7 +138,7 @@ def make_loss(method: Method, s: Setting) -> Callable[[Any, Any, jax.Array], jax
         return mean_square(reconstruct(model, rest) - parts[k])
 
     pairs = list(combinations(range(FOLDS), 2)) if method == "sparse2inverse" else []
-    inputs = jnp.stack([_part(s, p).T for p in pairs] or [Bt])
+    inputs = jnp.stack([s.part(p).T for p in pairs] or [Bt])
     others = jnp.asarray([~np.isin(s.groups(), p) for p in pairs], jnp.float32)
 
     def sparse2inverse(model: UNet, batch: Any, key: jax.Array) -> jax.Array:
@@ -174,12 +172,12 @@ def estimate(
     """
     B = s.B
     if method == "noise2inverse":
-        folds = jnp.stack([y @ _part(s, (k,)).T for k in range(FOLDS)])
+        folds = jnp.stack([y @ s.part((k,)).T for k in range(FOLDS)])
         rests = (folds.sum(axis=0) - folds) / (FOLDS - 1)
         return sum(reconstruct(model, r) for r in rests) / FOLDS
     if method == "sparse2inverse":
         pairs = list(combinations(range(FOLDS), 2))
-        return sum(reconstruct(model, y @ _part(s, p).T) for p in pairs) / len(pairs)
+        return sum(reconstruct(model, y @ s.part(p).T) for p in pairs) / len(pairs)
     if method in ("two-step", "naive"):
         draws = max(draws, 1)
     if draws == 0 or method == "supervised-y":

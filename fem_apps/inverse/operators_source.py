@@ -14,7 +14,7 @@ from dolfinx import fem, mesh
 from scipy.sparse.linalg import splu
 
 from fem_apps.inverse.operators import Operator, from_solver
-from fem_apps.inverse.operators_fem import on_one_rank
+from fem_apps.inverse.operators_fem import on_one_rank, point_matrix
 
 
 def sparse(form: Any) -> sp.csc_matrix:
@@ -107,6 +107,28 @@ def source_to_boundary(comm: Any, size: int, cells: int, absorption: float = 1.0
     B = sp.eye(len(x), format="csr")[edge]
     inner = source_to_state(V, np.zeros(0, int), observe=B, absorption=absorption)
     return _on_pixels("source to boundary", inner, pixels_to_nodes(V, size))
+
+
+def source_to_sensors(
+    comm: Any, size: int, cells: int, points: np.ndarray, absorption: float = 1.0
+) -> Operator:
+    """An image of a source on [-1, 1]^2 -> its solution at sensors.
+
+    -div grad u + absorption u = f, no flux; P1 on cells x cells squares, each cut into two.
+
+    Args:
+        comm: of size 1.
+        size: pixels of a side.
+        cells: squares of a side.
+        points: places of the sensors, shape (m, 2).
+        absorption: positive.
+    """
+    domain = mesh.create_rectangle(comm, [[-1.0, -1.0], [1.0, 1.0]], [cells, cells])
+    V = fem.functionspace(domain, ("Lagrange", 1))
+    inner = source_to_state(
+        V, np.zeros(0, int), observe=point_matrix(V, points), absorption=absorption
+    )
+    return _on_pixels("source to sensors", inner, pixels_to_nodes(V, size))
 
 
 def heat_blur(comm: Any, size: int, cells: int, time: float, steps: int = 10) -> Operator:
