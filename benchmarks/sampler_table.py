@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 
+import jax.numpy as jnp
 import numpy as np
 import ot
 from scipy.stats import ortho_group
@@ -33,7 +34,7 @@ def inverse_bench(prior: Mixture, A: Operator, y: np.ndarray, noise: float) -> S
 
     def step(x, a, b, xi):
         x0 = prior(x, a)
-        xh = x0 + np.minimum(1.0, b / noise) * A.pseudo_inverse(y - A.apply(x0))
+        xh = x0 + jnp.minimum(1.0, b / noise) * A.pseudo_inverse(y - A.apply(x0))
         return ancestral_step(x, xh, a, b, xi[0])
 
     return Sampler("ddnm+ (InverseBench)", step)
