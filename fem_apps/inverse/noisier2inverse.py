@@ -22,7 +22,14 @@ from pydantic import Field, model_validator
 from fem_apps.case import Case as AnyCase
 from fem_apps.case import Table
 from fem_apps.errors import CaseError
-from fem_apps.inverse.noisier2inverse_losses import SUPERVISED, Method, Setting, estimate, make_loss
+from fem_apps.inverse.noisier2inverse_losses import (
+    SUPERVISED,
+    Method,
+    Norm,
+    Setting,
+    estimate,
+    make_loss,
+)
 from fem_apps.inverse.noisier2inverse_noise import CorrelatedNoise, Law
 from fem_apps.mpi import same_error
 from fem_apps.output.files import npz, write_whole
@@ -100,6 +107,9 @@ class Case(AnyCase):
     alpha: float = Field(
         1.0, gt=0, description="strength of the recorruption; other than 1 for Gaussian noise only"
     )
+    norm: Norm = Field(
+        "image", description="of residuals r: mean square of B r (image), of r (l2), or r in H1"
+    )
     draws: int = Field(4, ge=1, description="recorruptions in the mean over f(B(y + eta))")
     network: Network = Field(
         default_factory=lambda: Network(channels=(32, 64, 64)), description="the U-Net"
@@ -147,10 +157,10 @@ def setting(case: Case, *, assumed: bool = True) -> Setting:
     if case.sensors is None:
         s = case.scanner
         law = CorrelatedNoise(s.angles, s.detectors, intensity, sigma, n.law)
-        return Setting(s.size, *_tomography(s), law, case.alpha)
+        return Setting(s.size, *_tomography(s), law, case.alpha, case.norm)
     grid = case.sensors.rows, case.sensors.columns
     law = CorrelatedNoise(*grid, intensity, sigma, n.law, half_circle=False)
-    return Setting(case.size, *_source(case.sensors), law, case.alpha)
+    return Setting(case.size, *_source(case.sensors), law, case.alpha, case.norm)
 
 
 def _tomography(s: Scanner) -> tuple[np.ndarray, Inverse]:
@@ -273,7 +283,10 @@ def train(
         version=VERSION,
         method=method,
         seed=case.seed,
-        **{k: getattr(case, k) for k in ("noise", "objects", "alpha", "network", "training")},
+        **{
+            k: getattr(case, k)
+            for k in ("noise", "objects", "alpha", "norm", "network", "training")
+        },
         **({"scanner": case.scanner} if case.sensors is None else {"sensors": case.sensors}),
     )
     return weights.kept(model, key, learn)

@@ -94,8 +94,11 @@ def ancestral(denoise: Denoise) -> Sampler:
 
 
 def ode_denoise(denoise: Denoise, steps: int, smallest: float = 0.01) -> Denoise:
-    """The end of the probability flow from (x, s), by Euler steps; D(x, s) is its first guess."""
-    t = np.arange(steps + 1) / steps
+    """The end of the probability flow from (x, s), by Euler steps on the grid of `levels`.
+
+    One step is D(x, s).
+    """
+    t = np.arange(steps) / max(steps - 1, 1)
 
     def run(x: jax.Array, s: jax.Array) -> jax.Array:
         p = 1 / 7

@@ -130,6 +130,11 @@ SMALL = {
         *("objects.train=16", "objects.validation=4", "objects.test=2"),
         *("network.channels=[8]", "training.steps=20"),
     ],
+    "imaging/noisier2inverse_source": [
+        *("sensors.size=8", "sensors.cells=8", "sensors.rows=8", "sensors.columns=6"),
+        *("objects.train=16", "objects.validation=4", "objects.test=2"),
+        *("network.channels=[8]", "training.steps=20"),
+    ],
     "kernel_inference/benchmark_a": ["mesh.parameters.h=0.106", "data.snapshots=21", *VERIFY],
     "kernel_inference/benchmark_b": ["mesh.parameters.h=0.106", "data.snapshots=21", *VERIFY],
     "kernel_inference/benchmark_c": ["mesh.parameters.h=0.106", "data.snapshots=21", *VERIFY],
@@ -191,7 +196,7 @@ METRICS = {
     "strassen-network": {"weights", "layers", "error_max", "epsilon"},
     "bayesian-inverse": {"map_cost", "gradient_norm", "acceptance", "effective_samples"},
     "diffusion-prior": {"psnr", "psnr_lmmse", "psnr_tv", "chi2", "coverage"},
-    "noisier2inverse": {"psnr", "psnr_supervised", "psnr_noise2inverse", "psnr_fbp"},
+    "noisier2inverse": {"psnr", "psnr_supervised", "psnr_noise2inverse"},
     "kernel-inference": {"kernel_error", "support_exact", "w2_max", "w2_bound"},
 }
 # images are arrays, controls of an interval are curves, and nothing moves

@@ -25,6 +25,8 @@ EXAMPLE = "examples/imaging/{}.toml"
         ("noisier2inverse_ct", "noise.sigma=9.5", None),
         ("noisier2inverse_ct", "scanner.angles=8", "reaches over"),
         ("noisier2inverse_ct", 'methods=["sobolev"]', "must hold"),
+        ("noisier2inverse_source", "sensors.rows=10", "multiple of 4"),
+        ("noisier2inverse_source", "scanner.angles=12", "not both"),
     ],
 )
 def test_wrong_cases(name, override, message, request):
@@ -74,7 +76,7 @@ def test_interrupted_selection_continues_to_the_same_weights(tmp_path, monkeypat
 
 
 def test_held_out_loss_is_an_unbiased_risk(request):
-    """E|A f(Bz) - (y - w/alpha)|^2 = E|A f(Bz) - A x|^2 + (1 + 1/alpha^2) tr Sigma, any f."""
+    """E|A f(Bz) - (y - w/alpha)|^2 = E|A f(Bz) - A x|^2 + (1 + 1/alpha^2) E|eps|^2, any f, norm."""
     import jax
     import numpy as np
 
@@ -82,12 +84,16 @@ def test_held_out_loss_is_an_unbiased_risk(request):
     from fem_apps.inverse.noisier2inverse_losses import make_loss
 
     path = request.config.rootpath / EXAMPLE.format("noisier2inverse_ct")
-    for alpha, law in ((1.0, "laplace"), (0.5, "gaussian"), (2.0, "gaussian")):
+    for alpha, law, norm in (
+        (1.0, "laplace", "l2"),
+        (0.5, "gaussian", "image"),
+        (2.0, "gaussian", "sobolev"),
+    ):
         case = load(
             path,
             [
                 *("scanner.size=8", "scanner.angles=16", "scanner.detectors=13"),
-                *("noise.sigma=1", f"noise.law={law}", f"alpha={alpha}"),
+                *("noise.sigma=1", f"noise.law={law}", f"alpha={alpha}", f"norm={norm}"),
                 *("objects.train=1200", "objects.validation=2", "objects.test=2"),
             ],
         )
@@ -99,9 +105,18 @@ def test_held_out_loss_is_an_unbiased_risk(request):
         def f(images):
             return jax.numpy.tanh(0.9 * images)
 
-        key, m = jax.random.key(1), y.shape[1]
+        key, (K, J) = jax.random.key(1), s.shape
         self_supervised = make_loss("noisier2inverse", s)(f, (y, x), key)
         supervised = make_loss("supervised", s)(f, (y, x), key)
         excess = float(self_supervised - supervised)
-        want = (1 + 1 / alpha**2) * np.trace(s.noise.covariance) / m
+        covariance = s.noise.covariance.reshape(K, J, K, J)
+        B = np.asarray(s.B, float)
+        size = np.einsum("kjkj->kj", covariance).mean()
+        if norm == "sobolev":
+            for axis in ((0, 2), (1, 3)):
+                D = np.diff(np.diff(covariance, axis=axis[0]), axis=axis[1])
+                size += np.einsum("kjkj->kj", D).mean()
+        if norm == "image":
+            size = np.einsum("nm,nm->n", B @ s.noise.covariance, B).mean()
+        want = (1 + 1 / alpha**2) * size
         assert abs(excess / want - 1) < 0.05, (alpha, excess, want)

@@ -17,7 +17,12 @@ from fem_apps.inverse.operators_ct import (
     ramp_filter,
     tomography,
 )
-from fem_apps.inverse.operators_source import heat_blur, interval_source, source_to_boundary
+from fem_apps.inverse.operators_source import (
+    heat_blur,
+    interval_source,
+    source_to_boundary,
+    source_to_sensors,
+)
 from fem_apps.surrogates.score_images import Ellipses, draw_ellipses
 
 OPERATORS = {
@@ -26,6 +31,9 @@ OPERATORS = {
     "masking": lambda: ops.masking(16, 0.3, 0),
     "tomography": lambda: tomography(16, parallel_beam(6, 21)),
     "source to boundary": lambda: source_to_boundary(MPI.COMM_SELF, 8, 10),
+    "source to sensors": lambda: source_to_sensors(
+        MPI.COMM_SELF, 8, 10, np.array([[0.1, -0.3], [0.9, 0.9], [-0.5, 0.2]])
+    ),
     "heat": lambda: heat_blur(MPI.COMM_SELF, 8, 10, 0.01),
     "source on an interval": lambda: interval_source(MPI.COMM_SELF, 20)[0],
 }
@@ -142,6 +150,19 @@ def test_correlated_noise_has_its_law(sigma, law):
     # angles are continued by p(t + pi, s) = p(t, -s): neighbours across the end are correlated
     across = C.reshape(K, J, K, J)[K - 1, 2, 0, J - 3] / tau**2
     assert abs(across - want) < 2e-2
+
+
+def test_correlated_noise_of_a_grid_of_sensors():
+    K, J, tau = 12, 9, 0.5
+    noise = CorrelatedNoise(K, J, tau, 2.0, half_circle=False)
+    w = np.asarray(noise.draw(jax.random.key(0), 4000), float)
+    C = noise.covariance
+    np.testing.assert_allclose(np.diag(C), tau**2, rtol=1e-12)
+    corners = C.reshape(K, J, K, J)
+    assert abs(corners[5, 4, 5, 5] / tau**2 - 0.939413) < 1e-3
+    # opposite edges are strangers
+    assert abs(corners[K - 1, 2, 0, 2]) < 1e-3 * tau**2
+    assert np.abs(w.T @ w / len(w) - C).max() < 6 * tau**2 * np.sqrt(2 / len(w))
 
 
 def test_gain_of_filtered_back_projection():
