@@ -125,11 +125,30 @@ class Shape:
             return np.full(3, self.body.radius)
         return np.array(self.body.axes) if isinstance(self.body, Ellipsoid) else None
 
-    def sample(self, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """N boundary points with normals; another seed gives fresh points of a mesh."""
+    def pole(self, forward: np.ndarray | None) -> np.ndarray:
+        """Where points on a sphere or ellipsoid have the pole of their lattice, (3,).
+
+        Along the wave on a sphere, where fields turn about it; along the least semi-axis else.
+        """
+        if isinstance(self.body, Sphere):
+            return np.array([0.0, 0.0, 1.0]) if forward is None else forward
+        # of equal ones the last, which leaves z to nearly round bodies
+        return np.eye(3)[2 - int(np.argmin(np.array(self.axes)[::-1]))]
+
+    def sample(
+        self, n: int, seed: int = 0, forward: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """N boundary points with normals; another seed gives fresh points.
+
+        Args:
+            n: number of points.
+            seed: 0 for collocation.
+            forward: direction of the incident wave, (3,).
+        """
         centre = np.array(self.body.centre)
         if self.axes is not None:
-            return surfaces.on_ellipsoid(self.axes, centre, n)[:2]  # type: ignore[return-value]
+            pole = None if seed else self.pole(forward)
+            return surfaces.on_ellipsoid(self.axes, centre, n, pole)[:2]  # type: ignore[return-value]
         at = triangulation.boundary_points(self.surface, n, seed)
         return self.surface.x[at], self.surface.normals[at]
 
@@ -139,8 +158,16 @@ class Shape:
             return parse(self.body.rigid_where).numpy(x.T) > 0
         return np.full(len(x), self.body.condition == "rigid")
 
-    def sources(self, placement: str, fraction: float, n: int) -> tuple[np.ndarray, np.ndarray]:
+    def sources(
+        self, placement: str, fraction: float, n: int, forward: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """N sources and the normals of their surface.
+
+        Args:
+            placement: "offset", "scaled" or "confocal".
+            fraction: as in `Sources.fraction`.
+            n: number of sources.
+            forward: direction of the incident wave, (3,).
 
         Raises:
             CaseError: a source outside, a placement that does not fit the obstacle.
@@ -151,11 +178,12 @@ class Shape:
                 raise CaseError("sources.placement = 'confocal': only for spheres and ellipsoids")
             a = self.axes
             inner = np.sqrt(a**2 - a.min() ** 2 * (1 - fraction**2))
-            return surfaces.on_ellipsoid(inner, centre, n)[:2]  # type: ignore[return-value]
+            pole = self.pole(forward)
+            return surfaces.on_ellipsoid(inner, centre, n, pole)[:2]  # type: ignore[return-value]
         if placement == "scaled" or isinstance(self.body, Sphere):
             factor = fraction if placement == "scaled" else 1 - fraction
             middle = centre if self.axes is not None else self.surface.centre
-            x, normals = self.sample(n)
+            x, normals = self.sample(n, forward=forward)
             y = middle + factor * (x - middle)
         else:
             y, normals = self._offset(fraction, n)

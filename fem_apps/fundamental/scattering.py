@@ -27,8 +27,10 @@ from fem_apps.fundamental.tables import IncidentTable, MediumTable, MotionTable,
 
 log = logging.getLogger(__name__)
 
-# what "auto" tries: sources this deep in the inner balls, and confocal ellipsoids
-DEPTHS, CONFOCAL = (0.3, 0.4, 0.5, 0.65, 0.8), (0.2, 0.3, 0.45, 0.6)
+# what "auto" tries: sources this deep in the inner balls; on ellipsoids, spheres among them,
+# confocal ones (few sources do best far inside, many where the condition is 1e12 and less), on rings
+DEPTHS, CONFOCAL = (0.3, 0.4, 0.5, 0.65, 0.8), (0.1, 0.15, 0.2, 0.3, 0.45, 0.65)
+RINGS = (0.2, 0.3, 0.45, 0.6)
 
 
 class Output(Table):
@@ -92,9 +94,14 @@ class Problem:
     wave: PlaneWave | None = None
     motion: tuple[np.ndarray, np.ndarray] | None = None
 
+    @property
+    def forward(self) -> np.ndarray | None:
+        """Direction of the incident wave."""
+        return None if self.wave is None else self.wave.d
+
     def boundary(self, count: int, seed: int = 0) -> mfs.Boundary:
         """Boundary points of all obstacles, `count` each."""
-        parts = [s.sample(count, seed) for s in self.shapes]
+        parts = [s.sample(count, seed, self.forward) for s in self.shapes]
         rigid = [s.rigid(x) for s, (x, _) in zip(self.shapes, parts, strict=True)]
         length = max(s.surface.size for s in self.shapes)
         x, n = (np.concatenate(p) for p in zip(*parts, strict=True))
@@ -206,19 +213,15 @@ def _rows_of_each(problem: Problem, per_body: int) -> list[np.ndarray]:
 
 
 def _plans(problem: Problem, method: str) -> Iterator[Plan]:
-    axes = [s.axes for s in problem.shapes]
-    stretched = all(a is not None for a in axes) and any(
-        np.ptp(a) > 0 for a in axes if a is not None
-    )
     if method == "mfs-qr":
         yield from (Plan("scaled", f) for f in (0.1, 0.3, 0.5))
         return
     if method == "axisymmetric":
+        yield from (Plan("confocal", f) for f in RINGS)
+    elif all(s.axes is not None for s in problem.shapes):
         yield from (Plan("confocal", f) for f in CONFOCAL)
-        return
-    yield from (Plan("offset", f) for f in DEPTHS)
-    if stretched:
-        yield from (Plan("confocal", f) for f in CONFOCAL)
+    else:
+        yield from (Plan("offset", f) for f in DEPTHS)
 
 
 def _parts(
@@ -230,7 +233,8 @@ def _parts(
     if own is None:
         if plan is None:
             raise ValueError("no plan")
-        return [s.sources(plan.placement, plan.fraction, sources.count) for s in problem.shapes]
+        place = plan.placement, plan.fraction, sources.count, problem.forward
+        return [s.sources(*place) for s in problem.shapes]
     if method == "combined":
         raise CaseError("sources.file: not with method = 'combined', which needs normals")
     inside = np.stack([s.contains(own) for s in problem.shapes])
