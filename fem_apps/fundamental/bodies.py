@@ -77,7 +77,7 @@ class Sources(Table):
 
     count: int = Field(300, ge=4, le=20000, description="sources in each obstacle")
     oversampling: float = Field(
-        2.0, ge=1.2, le=10, description="boundary points of collocation for each source"
+        2.5, ge=1.2, le=10, description="boundary points of collocation for each source"
     )
     placement: Literal["auto", "offset", "scaled", "confocal"] = Field(
         "auto",

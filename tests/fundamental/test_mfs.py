@@ -115,7 +115,12 @@ def test_interior_resonance_is_found_whatever_the_wave(count, k_s_R_s, wave):
     good, notes = solve_problem(p, sources)
     assert "interior resonance" in notes[0]
     assert good.boundary_error < 2 * bad.boundary_error
-    assert solve_problem(problem(1.03 * k_s_R_s / 0.5, wave=wave), sources)[1] == []
+
+
+@pytest.mark.parametrize("k_s_R_s", [4.15, 4.65])
+def test_no_resonance_beside(k_s_R_s):
+    sources = Sources(count=100, placement="scaled", fraction=0.5)
+    assert solve_problem(problem(k_s_R_s / 0.5), sources)[1] == []
 
 
 def test_no_resonance_below_the_first_eigenvalue():
