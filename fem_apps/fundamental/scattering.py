@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -99,9 +99,22 @@ class Problem:
         """Direction of the incident wave."""
         return None if self.wave is None else self.wave.d
 
+    def collocation(self, count: int, sources: int) -> tuple[mfs.Boundary, list[np.ndarray]]:
+        """Points of collocation of all obstacles, `count` each, and the rows of each obstacle.
+
+        A mesh may have fewer than were asked; where conditions change points crowd.
+        """
+        parts = [s.collocation(count, sources, self.forward) for s in self.shapes]
+        weights = np.concatenate([p[2] for p in parts])
+        rows = np.split(np.arange(len(weights)), np.cumsum([len(p[0]) for p in parts])[:-1])
+        b = self._boundary([p[:2] for p in parts])
+        return (b if (weights == 1).all() else replace(b, weights=weights)), rows
+
     def boundary(self, count: int, seed: int = 0) -> mfs.Boundary:
-        """Boundary points of all obstacles, `count` each."""
-        parts = [s.sample(count, seed, self.forward) for s in self.shapes]
+        """Boundary points of all obstacles, `count` each, evenly spread."""
+        return self._boundary([s.sample(count, seed, self.forward) for s in self.shapes])
+
+    def _boundary(self, parts: list[tuple[np.ndarray, np.ndarray]]) -> mfs.Boundary:
         rigid = [s.rigid(x) for s, (x, _) in zip(self.shapes, parts, strict=True)]
         length = max(s.surface.size for s in self.shapes)
         x, n = (np.concatenate(p) for p in zip(*parts, strict=True))
@@ -143,11 +156,9 @@ def solve_problem(
         CaseError: sources outside, a method that does not fit.
     """
     per_body = int(np.ceil(sources.count * sources.oversampling))
-    boundary = problem.boundary(per_body)
+    boundary, rows = problem.collocation(per_body, sources.count)
     fresh = problem.boundary(max(997, int(1.3 * per_body)) | 1, seed=1)
     fresh_data = problem.data(fresh)
-    rows = _rows_of_each(problem, per_body)
-
     checked = sources.resonance_check and method in ("mfs", "axisymmetric", "mfs-qr")
 
     def attempt(plan: Plan | None) -> tuple[mfs.Solution, float]:
@@ -187,6 +198,7 @@ def solve_problem(
     best: mfs.Solution | None = None
     chosen: Plan | None = None
     least = np.inf
+    mixed = any(s.mixed is not None for s in problem.shapes)
     for plan in _plans(problem, method):
         try:
             solution, strength = attempt(plan)
@@ -197,19 +209,15 @@ def solve_problem(
             "sources %s %.2g: boundary error %.2e, |c| %.1e",
             plan.placement, plan.fraction, solution.boundary_error, solution.coefficient_norm,
         )  # fmt: skip
-        # at a resonance that this wave does not excite the error is small by chance
-        score = solution.boundary_error * max(1.0, strength / resonance.SUSPECT)
+        # at a resonance that this wave does not excite the error is small by chance; where
+        # conditions change the largest is that of the point next to the change
+        error = solution.boundary_error_rms if mixed else solution.boundary_error
+        score = error * max(1.0, strength / resonance.SUSPECT)
         if score < least:
             best, chosen, least = solution, plan, score
     if best is None or chosen is None:
         raise CaseError("sources.placement = 'auto': no placement fits these obstacles")
     return best, [f"sources placed by '{chosen.placement}', fraction {chosen.fraction:g}"]
-
-
-def _rows_of_each(problem: Problem, per_body: int) -> list[np.ndarray]:
-    """Rows of each obstacle's points; a mesh may have fewer than were asked."""
-    ends = np.cumsum([len(s.sample(per_body)[0]) for s in problem.shapes])
-    return np.split(np.arange(ends[-1]), ends[:-1])
 
 
 def _plans(problem: Problem, method: str) -> Iterator[Plan]:
