@@ -1,9 +1,9 @@
 """Points that crowd towards the line on which the condition of one body changes.
 
 There the traction grows like the distance d to the power -1/2, and evenly spaced sources miss it.
-Sources at depth delta = min(top, d + d0), spaced in proportion to delta, follow it: halving d0 costs
-about as many sources as there are in the last row. d0 is the least that the number of points allows.
-Rows of collocation have the weight of their area, or the many points near the line would rule.
+Sources at depth min(top, d + d0), spaced in proportion to it, follow it; their number grows like
+1/d0, and d0 is the least that it allows. Rows of collocation have the weight of their area, or the
+many points near the line would rule.
 """
 
 from __future__ import annotations

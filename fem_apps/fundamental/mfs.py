@@ -46,7 +46,7 @@ class Boundary:
     weights: np.ndarray | None = None
 
     def scale(self, medium: Medium) -> np.ndarray:
-        """Factor of each row: 1 for displacements, 1/(mu (k_s + 1/length)) for tractions; weights."""
+        """Factor of each row: weights, and 1/(mu (k_s + 1/length)) for tractions."""
         factor = 1.0 / (medium.lame_mu * (medium.k_s + 1.0 / self.length))
         rows = np.where(self.rigid, 1.0, factor)
         return np.repeat(rows if self.weights is None else rows * self.weights, 3)

@@ -28,7 +28,7 @@ from fem_apps.fundamental.tables import IncidentTable, MediumTable, MotionTable,
 log = logging.getLogger(__name__)
 
 # what "auto" tries: sources this deep in the inner balls; on ellipsoids, spheres among them,
-# confocal ones (few sources do best far inside, many where the condition is 1e12 and less), on rings
+# confocal ones (few sources do best far inside, many where the condition is 1e12); on rings
 DEPTHS, CONFOCAL = (0.3, 0.4, 0.5, 0.65, 0.8), (0.1, 0.15, 0.2, 0.3, 0.45, 0.65)
 RINGS = (0.2, 0.3, 0.45, 0.6)
 

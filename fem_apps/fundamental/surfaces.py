@@ -51,11 +51,11 @@ def fibonacci(n: int) -> np.ndarray:
 
 
 def lattice(n: int, pole: np.ndarray) -> np.ndarray:
-    """The Fibonacci lattice of n points with its ends moved outwards and its pole where asked.
+    """The Fibonacci lattice of n points with its ends moved out and its pole where asked.
 
-    z_i = 1 - 2 (i + e)/(n - 1 + 2 e), e = .36: errors about 10 % below those of e = .5 (`fibonacci`).
-    Every point has a height of its own, so that fields of revolution about the pole are
-    represented 2 to 3 times better than others.
+    z_i = 1 - 2 (i + e)/(n - 1 + 2 e), e = .36: on spheres errors about 10 % below those of
+    e = .5 (`fibonacci`). Every point has a height of its own: fields of revolution about the pole
+    are represented up to 3 times better than others.
 
     Args:
         n: number of points.
