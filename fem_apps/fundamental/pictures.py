@@ -72,6 +72,7 @@ def _image(ax: Any, s: Slice, values: np.ndarray, cmap: str, limits: tuple[float
 def far_field(angle: np.ndarray, u_p: np.ndarray, u_s: np.ndarray) -> bytes:
     """|u_p| and |u_s| of the far field in the plane, against the angle to the incident wave."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     style()
     figure, ax = plt.subplots(figsize=(3.6, 3.4), subplot_kw={"projection": "polar"})
@@ -82,6 +83,10 @@ def far_field(angle: np.ndarray, u_p: np.ndarray, u_s: np.ndarray) -> bytes:
         ax.plot(angle, np.linalg.norm(values, axis=1), line, color=colour, label=label)
     ax.set_title("far field, 0° is forward")
     ax.grid(linewidth=0.4)
+    ax.yaxis.set_major_locator(MaxNLocator(4))
+    for text in ax.get_yticklabels():  # they lie among the curves
+        text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6})
+        text.set_zorder(5)
     ax.legend(loc="lower left", bbox_to_anchor=(-0.15, -0.15))
     return png(figure)
 
