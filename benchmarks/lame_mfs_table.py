@@ -5,8 +5,9 @@
 
 lambda = 2, mu = rho = 1; errors are the largest on 1999 other points. `default`: where the package puts
 as many sources by itself. The others: sources as published, Fibonacci points, twice as many points of
-collocation, "own points" on the package's lattices with 2.5 times as many. A row ends in the largest of measured / published, and in "yes" where each figure, rounded
-to the digits of the published one, is at or below it.
+collocation; "own points": the package's lattices, 2.5 times as many. A row ends in the largest of
+measured / published, and in "yes" where each figure, rounded to the digits of the published one, is
+at or below it.
 """
 
 from __future__ import annotations
