@@ -241,8 +241,8 @@ def _parts(
     if own is None:
         if plan is None:
             raise ValueError("no plan")
-        place = plan.placement, plan.fraction, sources.count, problem.forward
-        return [s.sources(*place) for s in problem.shapes]
+        chosen = plan.placement, plan.fraction, sources.count, problem.forward
+        return [s.sources(*chosen) for s in problem.shapes]
     if method == "combined":
         raise CaseError("sources.file: not with method = 'combined', which needs normals")
     inside = np.stack([s.contains(own) for s in problem.shapes])
