@@ -66,6 +66,8 @@ class Boundary:
 class Factor(Protocol):
     """A factorised collocation matrix: `LeastSquares`, or one that uses symmetry."""
 
+    singular: bool
+
     @property
     def condition(self) -> float:
         """Of the matrix."""
@@ -161,6 +163,7 @@ class LeastSquares:
     Attributes:
         condition: of A in the 2-norm (above `EXACT_CONDITION` columns LAPACK's 1-norm estimate).
         rank: columns that count.
+        singular: whether A is so to rounding.
     """
 
     def __init__(self, A: np.ndarray, *, cut: float = CUT) -> None:
@@ -181,7 +184,8 @@ class LeastSquares:
         self._pseudo: tuple[np.ndarray, ...] | None = None
         reciprocal, info = lapack.ztrcon(R)
         self._estimate, self.rank = 1.0 / max(float(reciprocal), 1e-300), n
-        if self._estimate > 0.1 / cut:
+        self.singular = self._estimate > 0.1 / cut
+        if self.singular:
             U, s, Vh = svd(R)
             self.rank = int((s > cut * s[0]).sum())
             k = self.rank
