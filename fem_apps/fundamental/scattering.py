@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 # what "auto" tries: sources this deep in the inner balls; on ellipsoids, spheres among them,
 # confocal ones (few sources do best far inside, many where the condition is 1e12); on rings
-DEPTHS, CONFOCAL = (0.3, 0.4, 0.5, 0.65, 0.8), (0.1, 0.15, 0.2, 0.25, 0.3, 0.45, 0.65)
+DEPTHS, CONFOCAL = (0.3, 0.4, 0.5, 0.65, 0.8), (0.1, 0.15, 0.2, 0.3, 0.45, 0.65)
 RINGS = (0.2, 0.3, 0.45, 0.6)
 # what an error at the boundary counts where the matrix is singular to rounding: it is then of all
 # wave lengths and does not fall off away from the body as that of too few sources does
