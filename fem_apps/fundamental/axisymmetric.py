@@ -103,6 +103,7 @@ class RingLeastSquares:
     Attributes:
         condition: the largest of the modes'.
         rank: columns that count.
+        singular: whether that of any mode is so to rounding.
     """
 
     def __init__(self, medium: Medium, boundary: Rings, sources: Rings, rows: mfs.Boundary) -> None:
@@ -129,6 +130,7 @@ class RingLeastSquares:
         modes = np.fft.fft(A, axis=0).reshape(K, 3 * N, 3 * M)
         self._modes = [mfs.LeastSquares(B.T) for B in modes]
         self.rank = sum(f.rank for f in self._modes)
+        self.singular = any(f.singular for f in self._modes)
 
     @cached_property
     def condition(self) -> float:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
+from scipy.spatial import cKDTree
 
 from fem_apps.case import Table
 from fem_apps.errors import CaseError
 from fem_apps.fem.expressions import ExpressionText, parse
-from fem_apps.fundamental import surfaces, triangulation
+from fem_apps.fundamental import graded, surfaces, triangulation
 from fem_apps.fundamental.surfaces import Surface
 from fem_apps.fundamental.tables import Vector
 
 Find = Callable[[str | Path], Path]
+# points of the cloud from which graded points are taken; depth of the sources they are spaced for
+FINE, DEPTH = 20_000, 0.6
 GEOMETRIES = Path(__file__).parents[1] / "meshes"
 
 
@@ -77,7 +81,7 @@ class Sources(Table):
 
     count: int = Field(300, ge=4, le=20000, description="sources in each obstacle")
     oversampling: float = Field(
-        2.0, ge=1.2, le=10, description="boundary points of collocation for each source"
+        2.5, ge=1.2, le=10, description="boundary points of collocation for each source"
     )
     placement: Literal["auto", "offset", "scaled", "confocal"] = Field(
         "auto",
@@ -107,6 +111,17 @@ class Sources(Table):
 
 
 @dataclass(frozen=True)
+class Mixed:
+    """A cloud as in `Surface`, with distances d to the change of condition, (n,)."""
+
+    x: np.ndarray
+    normals: np.ndarray
+    weights: np.ndarray
+    depth: np.ndarray
+    d: np.ndarray
+
+
+@dataclass(frozen=True)
 class Shape:
     """An obstacle's surface and its sampling.
 
@@ -125,13 +140,82 @@ class Shape:
             return np.full(3, self.body.radius)
         return np.array(self.body.axes) if isinstance(self.body, Ellipsoid) else None
 
-    def sample(self, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """N boundary points with normals; another seed gives fresh points of a mesh."""
+    def pole(self, forward: np.ndarray | None) -> np.ndarray:
+        """Where points on a sphere or ellipsoid have the pole of their lattice, (3,).
+
+        Along the wave on a sphere, where fields turn about it; along the least semi-axis else.
+        """
+        if isinstance(self.body, Sphere):
+            return np.array([0.0, 0.0, 1.0]) if forward is None else forward
+        # of equal ones the last, which leaves z to nearly round bodies
+        return np.eye(3)[2 - int(np.argmin(np.array(self.axes)[::-1]))]
+
+    def sample(
+        self, n: int, seed: int = 0, forward: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """N boundary points with normals; another seed gives fresh points.
+
+        Args:
+            n: number of points.
+            seed: 0 for collocation.
+            forward: direction of the incident wave, (3,).
+        """
         centre = np.array(self.body.centre)
         if self.axes is not None:
-            return surfaces.on_ellipsoid(self.axes, centre, n)[:2]  # type: ignore[return-value]
+            pole = None if seed else self.pole(forward)
+            return surfaces.on_ellipsoid(self.axes, centre, n, pole)[:2]  # type: ignore[return-value]
         at = triangulation.boundary_points(self.surface, n, seed)
         return self.surface.x[at], self.surface.normals[at]
+
+    @cached_property
+    def mixed(self) -> Mixed | None:
+        """The cloud with its distances to the change of condition, or None if there is none."""
+        if self.body.rigid_where is None:
+            return None
+        s = self.surface
+        x, normals, weights, depth = s.x, s.normals, s.weights, s.depth
+        if self.axes is not None:
+            x, normals, weights = surfaces.on_ellipsoid(self.axes, np.array(self.body.centre), FINE)
+            depth = depth[cKDTree(s.x).query(x)[1]]
+        rigid = self.rigid(x)
+        if rigid.all() or not rigid.any():
+            return None
+        return Mixed(x, normals, weights, depth, graded.from_change(x, rigid))
+
+    def collocation(
+        self, n: int, sources: int, forward: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """N boundary points for a number of sources, normals, weights; denser where it changes."""
+        m = self.mixed
+        if m is None:
+            x, normals = self.sample(n, forward=forward)
+            return x, normals, np.ones(len(x))
+        depth = graded.depths(m.d, m.weights, DEPTH * m.depth, sources)
+        # another start than that of the sources: points face the gaps between them
+        at, weights = graded.points(m.x, depth, n, seed=len(m.x) // 2)
+        return m.x[at], m.normals[at], weights
+
+    def _graded(self, placement: str, fraction: float, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Sources where `placement` would have them, but no deeper than the change is far."""
+        m, centre = self.mixed, np.array(self.body.centre)
+        if m is None:
+            raise ValueError("no change of condition")
+        if placement == "offset":
+            y = m.x - fraction * m.depth[:, None] * m.normals
+        elif placement == "scaled" or self.axes is None:
+            middle = centre if self.axes is not None else self.surface.centre
+            y = middle + fraction * (m.x - middle)
+        else:
+            inner = np.sqrt(self.axes**2 - self.axes.min() ** 2 * (1 - fraction**2))
+            y = centre + inner * (m.x - centre) / self.axes
+        top = np.linalg.norm(y - m.x, axis=1)
+        depth = graded.depths(m.d, m.weights, top, n)
+        y = m.x + (depth / top)[:, None] * (y - m.x)
+        kept = np.flatnonzero(self.contains(y))
+        if not len(kept):
+            raise CaseError("sources: none would be inside the obstacle")
+        at = kept[graded.points(m.x[kept], depth[kept], n)[0]]
+        return y[at], m.normals[at]
 
     def rigid(self, x: np.ndarray) -> np.ndarray:
         """Which boundary points are rigid."""
@@ -139,23 +223,34 @@ class Shape:
             return parse(self.body.rigid_where).numpy(x.T) > 0
         return np.full(len(x), self.body.condition == "rigid")
 
-    def sources(self, placement: str, fraction: float, n: int) -> tuple[np.ndarray, np.ndarray]:
+    def sources(
+        self, placement: str, fraction: float, n: int, forward: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """N sources and the normals of their surface.
+
+        Args:
+            placement: "offset", "scaled" or "confocal".
+            fraction: as in `Sources.fraction`.
+            n: number of sources.
+            forward: direction of the incident wave, (3,).
 
         Raises:
             CaseError: a source outside, a placement that does not fit the obstacle.
         """
         centre = np.array(self.body.centre)
+        if placement == "confocal" and self.axes is None:
+            raise CaseError("sources.placement = 'confocal': only for spheres and ellipsoids")
+        if self.mixed is not None:
+            return self._graded(placement, fraction, n)
         if placement == "confocal":
-            if self.axes is None:
-                raise CaseError("sources.placement = 'confocal': only for spheres and ellipsoids")
-            a = self.axes
+            a = np.array(self.axes)
             inner = np.sqrt(a**2 - a.min() ** 2 * (1 - fraction**2))
-            return surfaces.on_ellipsoid(inner, centre, n)[:2]  # type: ignore[return-value]
+            pole = self.pole(forward)
+            return surfaces.on_ellipsoid(inner, centre, n, pole)[:2]  # type: ignore[return-value]
         if placement == "scaled" or isinstance(self.body, Sphere):
             factor = fraction if placement == "scaled" else 1 - fraction
             middle = centre if self.axes is not None else self.surface.centre
-            x, normals = self.sample(n)
+            x, normals = self.sample(n, forward=forward)
             y = middle + factor * (x - middle)
         else:
             y, normals = self._offset(fraction, n)

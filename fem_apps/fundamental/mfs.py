@@ -36,17 +36,20 @@ class Boundary:
         x, normals: points and outward unit normals, (M, 3).
         rigid: where u = 0 is asked; elsewhere T u = 0, (M,).
         length: a size of the obstacles, which makes tractions comparable with displacements.
+        weights: of the points in least squares, their areas' square roots, (M,); None: 1.
     """
 
     x: np.ndarray
     normals: np.ndarray
     rigid: np.ndarray
     length: float = 1.0
+    weights: np.ndarray | None = None
 
     def scale(self, medium: Medium) -> np.ndarray:
-        """Factor of each row: 1 for displacements, 1/(mu (k_s + 1/length)) for tractions."""
+        """Factor of each row: weights, and 1/(mu (k_s + 1/length)) for tractions."""
         factor = 1.0 / (medium.lame_mu * (medium.k_s + 1.0 / self.length))
-        return np.repeat(np.where(self.rigid, 1.0, factor), 3)
+        rows = np.where(self.rigid, 1.0, factor)
+        return np.repeat(rows if self.weights is None else rows * self.weights, 3)
 
     def data(self, displacement: np.ndarray, traction: np.ndarray, medium: Medium) -> np.ndarray:
         """The rows of a field from its values (M, 3) at all points; (3M,)."""
@@ -62,6 +65,8 @@ class Boundary:
 
 class Factor(Protocol):
     """A factorised collocation matrix: `LeastSquares`, or one that uses symmetry."""
+
+    singular: bool
 
     @property
     def condition(self) -> float:
@@ -110,7 +115,7 @@ class PointSources:
     def rows(self, boundary: Boundary) -> np.ndarray:
         """The rows of all sources on a boundary, (3M, 3N), in Fortran order."""
         r = boundary.rigid
-        if r.all():
+        if r.all() and boundary.weights is None:
             return self._both(boundary.x)
         if self.normals is not None:
             raise ValueError("combined sources are for rigid obstacles")
@@ -158,6 +163,7 @@ class LeastSquares:
     Attributes:
         condition: of A in the 2-norm (above `EXACT_CONDITION` columns LAPACK's 1-norm estimate).
         rank: columns that count.
+        singular: whether A is so to rounding.
     """
 
     def __init__(self, A: np.ndarray, *, cut: float = CUT) -> None:
@@ -178,7 +184,8 @@ class LeastSquares:
         self._pseudo: tuple[np.ndarray, ...] | None = None
         reciprocal, info = lapack.ztrcon(R)
         self._estimate, self.rank = 1.0 / max(float(reciprocal), 1e-300), n
-        if self._estimate > 0.1 / cut:
+        self.singular = self._estimate > 0.1 / cut
+        if self.singular:
             U, s, Vh = svd(R)
             self.rank = int((s > cut * s[0]).sum())
             k = self.rank

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from fem_apps.output.plot_style import DIVERGING, LINES, SEQUENTIAL, png, style
 
@@ -49,15 +50,20 @@ def field(s: Slice, label: str) -> bytes:
     return png(figure)
 
 
-def _image(ax: Any, s: Slice, values: np.ndarray, cmap: str, limits: tuple[float, float]) -> Any:
-    import matplotlib as mpl
+def _filled(values: np.ndarray) -> np.ndarray:
+    """Values with those of the nearest point in the place of NaN, under the obstacle's patch."""
+    near = distance_transform_edt(np.isnan(values), return_distances=False, return_indices=True)
+    return np.asarray(values[tuple(near)])
 
+
+def _image(ax: Any, s: Slice, values: np.ndarray, cmap: str, limits: tuple[float, float]) -> Any:
     box = (s.t[0], s.t[-1], s.t[0], s.t[-1])
-    colours = mpl.colormaps[cmap].with_extremes(bad="0.35")
     image = ax.imshow(
-        np.ma.masked_invalid(values), origin="lower", extent=box, cmap=colours,
+        _filled(values), origin="lower", extent=box, cmap=cmap,
         vmin=limits[0], vmax=limits[1], interpolation="bilinear",
     )  # fmt: skip
+    body = gaussian_filter(np.isnan(values).astype(float), 0.8)
+    ax.contourf(s.t, s.t, body, levels=[0.5, 1.1], colors=["0.35"])
     ax.set_xlabel("along the incident wave")
     ax.set_ylabel("across")
     return image
@@ -66,6 +72,7 @@ def _image(ax: Any, s: Slice, values: np.ndarray, cmap: str, limits: tuple[float
 def far_field(angle: np.ndarray, u_p: np.ndarray, u_s: np.ndarray) -> bytes:
     """|u_p| and |u_s| of the far field in the plane, against the angle to the incident wave."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     style()
     figure, ax = plt.subplots(figsize=(3.6, 3.4), subplot_kw={"projection": "polar"})
@@ -76,6 +83,10 @@ def far_field(angle: np.ndarray, u_p: np.ndarray, u_s: np.ndarray) -> bytes:
         ax.plot(angle, np.linalg.norm(values, axis=1), line, color=colour, label=label)
     ax.set_title("far field, 0° is forward")
     ax.grid(linewidth=0.4)
+    ax.yaxis.set_major_locator(MaxNLocator(4))
+    for text in ax.get_yticklabels():  # they lie among the curves
+        text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6})
+        text.set_zorder(5)
     ax.legend(loc="lower left", bbox_to_anchor=(-0.15, -0.15))
     return png(figure)
 
@@ -93,7 +104,7 @@ def animation(s: Slice, frames: int) -> bytes:
     ax.set_title("Re $u$ along the wave, one period")
     pictures = []
     for k in range(frames):
-        image.set_data(np.ma.masked_invalid(np.real(along * np.exp(-2j * np.pi * k / frames))))
+        image.set_data(_filled(np.real(along * np.exp(-2j * np.pi * k / frames))))
         figure.canvas.draw()
         canvas: Any = figure.canvas
         pictures.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -27,8 +27,13 @@ from fem_apps.fundamental.tables import IncidentTable, MediumTable, MotionTable,
 
 log = logging.getLogger(__name__)
 
-# what "auto" tries: sources this deep in the inner balls, and confocal ellipsoids
-DEPTHS, CONFOCAL = (0.3, 0.4, 0.5, 0.65, 0.8), (0.2, 0.3, 0.45, 0.6)
+# what "auto" tries: sources this deep in the inner balls; on ellipsoids, spheres among them,
+# confocal ones (few sources do best far inside, many where the condition is 1e12); on rings
+DEPTHS, CONFOCAL = (0.3, 0.4, 0.5, 0.65, 0.8), (0.1, 0.15, 0.2, 0.3, 0.45, 0.65)
+RINGS = (0.2, 0.3, 0.45, 0.6)
+# what an error at the boundary counts where the matrix is singular to rounding: it is then of all
+# wave lengths and does not fall off away from the body as that of too few sources does
+ROUNDING = 100.0
 
 
 class Output(Table):
@@ -92,9 +97,27 @@ class Problem:
     wave: PlaneWave | None = None
     motion: tuple[np.ndarray, np.ndarray] | None = None
 
+    @property
+    def forward(self) -> np.ndarray | None:
+        """Direction of the incident wave."""
+        return None if self.wave is None else self.wave.d
+
+    def collocation(self, count: int, sources: int) -> tuple[mfs.Boundary, list[np.ndarray]]:
+        """Points of collocation of all obstacles, `count` each, and the rows of each obstacle.
+
+        A mesh may have fewer than were asked; where conditions change points crowd.
+        """
+        parts = [s.collocation(count, sources, self.forward) for s in self.shapes]
+        weights = np.concatenate([p[2] for p in parts])
+        rows = np.split(np.arange(len(weights)), np.cumsum([len(p[0]) for p in parts])[:-1])
+        b = self._boundary([p[:2] for p in parts])
+        return (b if (weights == 1).all() else replace(b, weights=weights)), rows
+
     def boundary(self, count: int, seed: int = 0) -> mfs.Boundary:
-        """Boundary points of all obstacles, `count` each."""
-        parts = [s.sample(count, seed) for s in self.shapes]
+        """Boundary points of all obstacles, `count` each, evenly spread."""
+        return self._boundary([s.sample(count, seed, self.forward) for s in self.shapes])
+
+    def _boundary(self, parts: list[tuple[np.ndarray, np.ndarray]]) -> mfs.Boundary:
         rigid = [s.rigid(x) for s, (x, _) in zip(self.shapes, parts, strict=True)]
         length = max(s.surface.size for s in self.shapes)
         x, n = (np.concatenate(p) for p in zip(*parts, strict=True))
@@ -136,11 +159,9 @@ def solve_problem(
         CaseError: sources outside, a method that does not fit.
     """
     per_body = int(np.ceil(sources.count * sources.oversampling))
-    boundary = problem.boundary(per_body)
+    boundary, rows = problem.collocation(per_body, sources.count)
     fresh = problem.boundary(max(997, int(1.3 * per_body)) | 1, seed=1)
     fresh_data = problem.data(fresh)
-    rows = _rows_of_each(problem, per_body)
-
     checked = sources.resonance_check and method in ("mfs", "axisymmetric", "mfs-qr")
 
     def attempt(plan: Plan | None) -> tuple[mfs.Solution, float]:
@@ -180,6 +201,7 @@ def solve_problem(
     best: mfs.Solution | None = None
     chosen: Plan | None = None
     least = np.inf
+    mixed = any(s.mixed is not None for s in problem.shapes)
     for plan in _plans(problem, method):
         try:
             solution, strength = attempt(plan)
@@ -190,8 +212,11 @@ def solve_problem(
             "sources %s %.2g: boundary error %.2e, |c| %.1e",
             plan.placement, plan.fraction, solution.boundary_error, solution.coefficient_norm,
         )  # fmt: skip
-        # at a resonance that this wave does not excite the error is small by chance
-        score = solution.boundary_error * max(1.0, strength / resonance.SUSPECT)
+        # at a resonance that this wave does not excite the error is small by chance; where
+        # conditions change the largest is that of the point next to the change
+        error = solution.boundary_error_rms if mixed else solution.boundary_error
+        score = error * max(1.0, strength / resonance.SUSPECT)
+        score *= ROUNDING if solution.factor.singular else 1.0
         if score < least:
             best, chosen, least = solution, plan, score
     if best is None or chosen is None:
@@ -199,26 +224,16 @@ def solve_problem(
     return best, [f"sources placed by '{chosen.placement}', fraction {chosen.fraction:g}"]
 
 
-def _rows_of_each(problem: Problem, per_body: int) -> list[np.ndarray]:
-    """Rows of each obstacle's points; a mesh may have fewer than were asked."""
-    ends = np.cumsum([len(s.sample(per_body)[0]) for s in problem.shapes])
-    return np.split(np.arange(ends[-1]), ends[:-1])
-
-
 def _plans(problem: Problem, method: str) -> Iterator[Plan]:
-    axes = [s.axes for s in problem.shapes]
-    stretched = all(a is not None for a in axes) and any(
-        np.ptp(a) > 0 for a in axes if a is not None
-    )
     if method == "mfs-qr":
         yield from (Plan("scaled", f) for f in (0.1, 0.3, 0.5))
         return
     if method == "axisymmetric":
+        yield from (Plan("confocal", f) for f in RINGS)
+    elif all(s.axes is not None for s in problem.shapes):
         yield from (Plan("confocal", f) for f in CONFOCAL)
-        return
-    yield from (Plan("offset", f) for f in DEPTHS)
-    if stretched:
-        yield from (Plan("confocal", f) for f in CONFOCAL)
+    else:
+        yield from (Plan("offset", f) for f in DEPTHS)
 
 
 def _parts(
@@ -230,7 +245,8 @@ def _parts(
     if own is None:
         if plan is None:
             raise ValueError("no plan")
-        return [s.sources(plan.placement, plan.fraction, sources.count) for s in problem.shapes]
+        chosen = plan.placement, plan.fraction, sources.count, problem.forward
+        return [s.sources(*chosen) for s in problem.shapes]
     if method == "combined":
         raise CaseError("sources.file: not with method = 'combined', which needs normals")
     inside = np.stack([s.contains(own) for s in problem.shapes])

@@ -50,9 +50,45 @@ def fibonacci(n: int) -> np.ndarray:
     return np.stack([s * np.cos(phi), s * np.sin(phi), z], axis=1)
 
 
-def on_ellipsoid(axes: np.ndarray, centre: np.ndarray, n: int) -> tuple[np.ndarray, ...]:
-    """Points, outward unit normals and weights of an ellipsoid, from the Fibonacci sphere."""
-    f = fibonacci(n)
+def lattice(n: int, pole: np.ndarray) -> np.ndarray:
+    """The Fibonacci lattice of n points with its ends moved out and its pole where asked.
+
+    z_i = 1 - 2 (i + e)/(n - 1 + 2 e), e = .36: on spheres errors about 10 % below those of
+    e = .5 (`fibonacci`). Every point has a height of its own: fields of revolution about the pole
+    are represented up to 3 times better than others.
+
+    Args:
+        n: number of points.
+        pole: unit vector, (3,).
+    """
+    i = np.arange(n)
+    z = 1 - 2 * (i + 0.36) / (n - 0.28)
+    phi = np.pi * (1 + np.sqrt(5)) * (i + 0.5)
+    s = np.sqrt(1 - z * z)
+    # the turn of e_z to the pole about their common normal; to the opposite one, about x
+    x, y, c = pole
+    if c < -1 + 1e-12:
+        turn = np.diag([1.0, -1.0, -1.0])
+    else:
+        w = np.array([[0, 0, x], [0, 0, y], [-x, -y, 0]])
+        turn = np.eye(3) + w + w @ w / (1 + c)
+    return np.stack([s * np.cos(phi), s * np.sin(phi), z], axis=1) @ turn.T
+
+
+def on_ellipsoid(
+    axes: np.ndarray, centre: np.ndarray, n: int, pole: np.ndarray | None = None
+) -> tuple[np.ndarray, ...]:
+    """Points, outward unit normals and weights of an ellipsoid, from the unit sphere.
+
+    The image of an even distribution is that of charges in equilibrium, which sources like.
+
+    Args:
+        axes: semi-axes, (3,).
+        centre: of the ellipsoid, (3,).
+        n: number of points.
+        pole: of the lattice on the unit sphere; by default they are `fibonacci` points.
+    """
+    f = fibonacci(n) if pole is None else lattice(n, pole)
     normal = f / axes
     stretch = np.linalg.norm(normal, axis=1)
     weights = 4 * np.pi / n * np.prod(axes) * stretch
