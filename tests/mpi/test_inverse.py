@@ -1,10 +1,12 @@
 """The same numbers on one rank and on all: chains, samples of a trained prior, networks."""
 
 import numpy as np
+import pytest
 from mpi4py import MPI
 
 from fem_apps.case import validate
-from fem_apps.output.folder import open_run
+from fem_apps.errors import Interrupted
+from fem_apps.output.folder import Stop, open_run
 
 
 def metrics(comm, raw, folder):
@@ -38,6 +40,28 @@ def test_chains(tmp_path, monkeypatch):
     }
     a, b = both(raw, tmp_path, monkeypatch)
     agree(a, b, ("map_cost", "acceptance", "effective_samples", "r_hat", "coverage"), 1e-9)
+
+
+def test_chains_begun_together_are_continued_alone(tmp_path, monkeypatch):
+    from fem_apps.inverse import bayesian, bayesian_chains
+
+    comm = MPI.COMM_WORLD
+    where = comm.bcast(tmp_path)
+    monkeypatch.setattr(bayesian_chains, "BLOCK", 4)
+    case = validate(
+        {
+            **{"kind": "bayesian-inverse", "name": "case", "output": {"pictures": False}},
+            "problem": {"type": "conductivity", "cells": 8, "data": "synthetic", "points": 5},
+            "mcmc": {"chains": 3, "draws": 10, "warmup": 6, "leaps": 4},
+        }
+    )
+    with pytest.raises(Interrupted, match="draw 4 of 16"):
+        bayesian.run(case, open_run(comm, case, where / "run", stop=Stop(15)))
+    whole = bayesian.run(case, open_run(comm, case, where / "whole"))
+    comm.barrier()
+    if comm.rank == 0:
+        run = open_run(MPI.COMM_SELF, case, where / "run", restart=True)
+        assert bayesian.run(case, run) == whole
 
 
 def test_samples_of_a_trained_prior(tmp_path, monkeypatch):
