@@ -19,7 +19,10 @@ from pydantic import Field, model_validator
 from fem_apps.case import Case as AnyCase
 from fem_apps.case import Table
 from fem_apps.errors import CaseError
+from fem_apps.inverse.diffusion_prior import Sampling
 from fem_apps.mpi import on_rank_zero, same_error
+from fem_apps.surrogates.score_training import ImagePrior
+from fem_apps.surrogates.unet import check_size
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +69,9 @@ class PriorTable(Table):
     length: float = Field(
         0.0, ge=0, description="correlation length, in squares; 0: independent unknowns"
     )
+    learnt: bool = Field(
+        False, description="take mean and covariance of the training images of diffusion instead"
+    )
 
 
 class Chains(Table):
@@ -83,6 +89,19 @@ class Chains(Table):
     )
 
 
+class Diffusion(Table):
+    """A trained diffusion model as the prior of the same data; m = offset + factor image."""
+
+    prior: ImagePrior = Field(
+        default_factory=lambda: ImagePrior(family="level-set", size=16), description="its training"
+    )
+    sampler: Sampling = Field(
+        default_factory=Sampling, description="moment-matching (F linearised at each x0) or dps"
+    )
+    offset: float = Field(0.0, description="log-conductivity where an image is 0")
+    factor: float = Field(1.0, description="log-conductivity by value of an image")
+
+
 class Output(Table):
     """What is written."""
 
@@ -98,9 +117,37 @@ class Case(AnyCase):
     )
     noise: float = Field(0.05, gt=0, description="standard deviation of every datum")
     prior: PriorTable = Field(default_factory=PriorTable, description="of the unknowns")
+    truth: Literal["example", "image"] = Field(
+        "example",
+        description="what makes synthetic data: the problem's example, or a new image of the family"
+        " of diffusion.prior",
+    )
     tolerance: float = Field(1e-8, gt=0, description="relative gradient norm at the mode")
     mcmc: Chains | None = Field(default_factory=Chains, description="Markov chains")
+    diffusion: Diffusion | None = Field(None, description="a diffusion model as another prior")
     output: Output = Field(default_factory=Output, description="what is written")
+
+    @model_validator(mode="after")
+    def _has_images(self) -> Case:
+        p, d = self.problem, self.diffusion
+        if d is None:
+            if self.prior.learnt or self.truth == "image":
+                raise ValueError("prior.learnt and truth = 'image' need a table [diffusion]")
+            return self
+        check_size(d.prior.network, d.prior.size)
+        side = p.squares if isinstance(p, Conductivity) else p.pixels
+        if side != d.prior.size:
+            raise ValueError(
+                f"diffusion.prior.size = {d.prior.size} is not the number of unknowns a side, {side}"
+            )
+        if d.sampler.method not in ("moment-matching", "dps"):
+            raise ValueError(
+                f"diffusion.sampler.method = '{d.sampler.method}' needs a linear operator; "
+                "use 'moment-matching' or 'dps'"
+            )
+        if self.truth == "image" and isinstance(p, Conductivity) and p.data == "published":
+            raise ValueError("truth = 'image' needs problem.data = 'synthetic'")
+        return self
 
 
 def covariance(prior: PriorTable, centres: np.ndarray) -> np.ndarray:
@@ -193,8 +240,21 @@ def run(case: Case, run: Any) -> dict[str, object]:
             metrics["coverage"] = float(((truth >= low) & (truth <= high)).mean())
     else:
         metrics |= {"acceptance": float("nan"), "effective_samples": 0.0}
+    samples = None
+    if case.diffusion is not None:
+        from fem_apps.inverse.bayesian_diffusion import compare, posterior_samples
+
+        samples, metrics["weights"] = posterior_samples(case, case.diffusion, setting, run, kept)
+        with run.phase("comparison"):
+            metrics |= on_rank_zero(
+                run.comm, compare, run.folder, setting, mode.m, draws, samples
+            )
     with run.phase("output"):
-        on_rank_zero(run.comm, write_mode, case, run.folder, setting, mode, approximation, draws)
+        on_rank_zero(
+            run.comm,
+            write_mode,
+            *(case, run.folder, setting, mode, approximation, draws, samples),
+        )
     return metrics
 
 

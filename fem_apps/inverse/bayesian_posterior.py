@@ -34,6 +34,9 @@ class Linearised(Protocol):
     def vjp(self, w: np.ndarray) -> np.ndarray:
         """F'(m)^T w."""
 
+    def jacobian(self) -> np.ndarray:
+        """F'(m), shape (m, n)."""
+
     def hessian(
         self, h: np.ndarray, w: np.ndarray, weight: float, *, gauss_newton: bool = False
     ) -> np.ndarray:

@@ -191,8 +191,14 @@ def make_sampler(control: Sampling, denoise: Any, A: Any, y: np.ndarray, noise: 
             return guided.split("gibbs", denoise, A, y, noise, v=v)
 
 
-def _denoiser(case: Case, run: Any, images: np.ndarray | None) -> tuple[Any, str]:
-    """The trained denoiser on every rank, and the file of its weights. Collective."""
+def shared_denoiser(prior: ImagePrior, run: Any, images: np.ndarray | None) -> tuple[Any, str]:
+    """The trained denoiser on every rank, and the file of its weights. Collective.
+
+    Args:
+        prior: what is learnt.
+        run: the run; its folder keeps the state of the training.
+        images: the training images, on rank 0.
+    """
     import jax
 
     from fem_apps.surrogates import score, weights
@@ -202,7 +208,7 @@ def _denoiser(case: Case, run: Any, images: np.ndarray | None) -> tuple[Any, str
     def make() -> tuple[float, float, str, bytes]:
         assert images is not None  # rank 0 has them
         model, path = trained_denoiser(
-            case.prior,
+            prior,
             images,
             progress=run.progress.update,
             state_file=run.folder / "checkpoint" / "denoiser.npz",
@@ -211,8 +217,8 @@ def _denoiser(case: Case, run: Any, images: np.ndarray | None) -> tuple[Any, str
         return model.mean, model.sd, str(path), weights.to_bytes(model)
 
     mean, sd, path, data = on_rank_zero(run.comm, make)
-    net = new_unet(case.prior.network, 1, 1, jax.random.key(0), score.LEVEL_FEATURES)
-    return weights.from_bytes(score.Denoiser(net, mean, sd, case.prior.size), data), path
+    net = new_unet(prior.network, 1, 1, jax.random.key(0), score.LEVEL_FEATURES)
+    return weights.from_bytes(score.Denoiser(net, mean, sd, prior.size), data), path
 
 
 def run(case: Case, run: Any) -> dict[str, object]:
@@ -231,7 +237,7 @@ def run(case: Case, run: Any) -> dict[str, object]:
     with run.phase("training"):
         on_rank_zero(comm, (run.folder / "checkpoint").mkdir, exist_ok=True)
         images = training_images(case.prior) if comm.rank == 0 else None
-        denoise, path = _denoiser(case, run, images)
+        denoise, path = shared_denoiser(case.prior, run, images)
     with run.phase("operator"), same_error(comm):
         A = make_operator(case)
         p = case.prior

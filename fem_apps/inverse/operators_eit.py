@@ -130,6 +130,14 @@ class LinearisedElectrodes:
         """J^T w: one more solve of every pattern."""
         return self.model.P.T @ (self.kappa * self._density(self.potentials[0], self._adjoint(w)))
 
+    def jacobian(self) -> np.ndarray:
+        """J, shape (patterns L, n): all products of patterns and unit electrodes, L solves."""
+        s, u = self.model.stiffness, self.potentials[0]
+        p = self.system(np.zeros_like(self.model.C), -np.eye(len(self.model.D)))[0]
+        products = (s.K @ u[s.dofs]).transpose(0, 2, 1) @ p[s.dofs]
+        J = self.model.P.T @ (self.kappa[:, None] * products.reshape(len(products), -1))
+        return np.ascontiguousarray(J.T)
+
     def hessian(
         self, h: np.ndarray, w: np.ndarray, weight: float, *, gauss_newton: bool = False
     ) -> np.ndarray:

@@ -9,6 +9,7 @@ With x0 = D(x, a), J = dD/dx, g an approximation of grad_x ln p(y | x):
     daps             z ~ N(ODE(x, a), r^2 I) x likelihood, x' = z + b xi;   r = a
     gibbs            z ~ N(D(x, a), r^2 I) x likelihood, x' = z + b xi;     r^2 = a^2 v/(a^2 + v)
 
+A nonlinear F has its value and its derivative at x0 in place of A x0 and A in moment matching.
 The last draw z from the exact Gaussian where A is linear and has singular values, else by
 unadjusted Langevin steps. Song et al. (ICLR 2023); Boys et al., arXiv 2310.06721 and Rozet et al.,
 2405.13712; Chung et al., 2209.14687; Zhang et al., 2407.01521.
@@ -92,6 +93,15 @@ def conjugate_gradients(
     return jax.lax.while_loop(going, turn, state)[1]
 
 
+def _tangent(operator: Operator, x0: jax.Array) -> tuple[Callable[..., jax.Array], ...]:
+    """The derivative of an operator at x0 and its adjoint, on rows."""
+    if operator.adjoint is not None:
+        return operator.apply, operator.adjoint
+    assert operator.jacobian is not None
+    J = operator.jacobian(x0)
+    return lambda h: jnp.einsum("bmn,bn->bm", J, h), lambda w: jnp.einsum("bmn,bm->bn", J, w)
+
+
 def moment_matching(
     denoise: Denoise,
     operator: Operator,
@@ -101,18 +111,20 @@ def moment_matching(
     iterations: int = 30,
     tolerance: float = 1e-6,
 ) -> Sampler:
-    """Moment matching: exact for Gaussian priors, at every (x, s)."""
-    A, At = operator.apply, operator.adjoint
-    assert At is not None
+    """Moment matching: exact for Gaussian priors and linear operators, at every (x, s).
+
+    A nonlinear operator is linearised at each x0; it needs a Jacobian.
+    """
     target = jnp.asarray(y)
 
     def step(x: jax.Array, a: jax.Array, b: jax.Array, xi: jax.Array) -> jax.Array:
         x0, pull = jax.vjp(lambda x: denoise(x, a), x)
+        A, At = _tangent(operator, x0)
 
         def H(w: jax.Array) -> jax.Array:
             return a**2 * A(pull(At(w))[0]) + noise**2 * w
 
-        w = conjugate_gradients(H, target - A(x0), iterations, tolerance, noise**2)
+        w = conjugate_gradients(H, target - operator.apply(x0), iterations, tolerance, noise**2)
         return ancestral_step(x, x0, a, b, xi[0]) + (a**2 - b**2) * pull(At(w))[0]
 
     return Sampler("moment-matching", step)
