@@ -246,9 +246,7 @@ def run(case: Case, run: Any) -> dict[str, object]:
 
         samples, metrics["weights"] = posterior_samples(case, case.diffusion, setting, run, kept)
         with run.phase("comparison"):
-            metrics |= on_rank_zero(
-                run.comm, compare, run.folder, setting, mode.m, draws, samples
-            )
+            metrics |= on_rank_zero(run.comm, compare, run.folder, setting, mode.m, draws, samples)
     with run.phase("output"):
         on_rank_zero(
             run.comm,

@@ -63,9 +63,7 @@ def image_operator(
         return spread(slope * F.jacobian())
 
     shape = (len(setting.posterior.data), n)
-    return from_model(
-        "finite elements", shape, lambda x: at(x.tobytes())[0].data, vjp, jacobian
-    )
+    return from_model("finite elements", shape, lambda x: at(x.tobytes())[0].data, vjp, jacobian)
 
 
 def posterior_samples(

@@ -112,6 +112,4 @@ def _setting(
         j, i = np.divmod(inside, cell_image.shape[1])
         C = covariance(case.prior, np.stack([i, j], axis=1).astype(float))
         prior = Prior(np.full(len(inside), case.prior.mean), C)
-    return Setting(
-        Posterior(model, data, case.noise, prior), truth, cell_image.shape, cell_image
-    )
+    return Setting(Posterior(model, data, case.noise, prior), truth, cell_image.shape, cell_image)

@@ -52,6 +52,9 @@ def test_adjoint_hessian_and_taylor(disc):
     w = rng.normal(size=len(at.data))
     a, b = at.jvp(h) @ w, h @ at.vjp(w)
     assert abs(a - b) < 1e-12 * max(abs(a), np.linalg.norm(at.jvp(h)) * np.linalg.norm(w))
+    J = at.jacobian()
+    np.testing.assert_allclose(J @ h, at.jvp(h), rtol=0, atol=1e-12 * np.abs(J @ h).max())
+    np.testing.assert_allclose(J.T @ w, at.vjp(w), rtol=0, atol=1e-12 * np.abs(J.T @ w).max())
     y, weight = np.zeros(len(w)), 4.0
 
     def misfit(m):

@@ -130,6 +130,29 @@ def test_moment_matching_score_is_exact_for_gaussian_priors():
         np.testing.assert_allclose(score, want, rtol=1e-8, atol=1e-10)
 
 
+def test_moment_matching_linearises_a_solver_on_the_host():
+    """g = Jd^T F'^T (a^2 F' Jd F'^T + s_n^2)^-1 (y - F(x0)), F' at x0 = D(x, a), Jd = dD/dx."""
+    prior, A, y, noise = problem()
+    F = from_model(
+        *("bent", A.shape),
+        lambda x: np.sinh(A.dense @ x),
+        lambda x, w: A.dense.T @ (np.cosh(A.dense @ x) * w),
+        lambda x: np.cosh(A.dense @ x)[:, None] * A.dense,
+    )
+    x, a, b = np.random.default_rng(1).normal(size=(3, 10)), 1.5, 0.7
+    guided = samplers_guided.moment_matching(prior, F, y, noise, iterations=50, tolerance=1e-14)
+    zero = jnp.zeros((1, 3, 10))
+    moved = guided.step(jnp.asarray(x), a, b, zero) - samplers.ancestral(prior).step(x, a, b, zero)
+    C = prior.covariances[0]
+    Jd = C @ np.linalg.inv(C + a**2 * np.eye(10))
+    for row, g in zip(x, moved / (a**2 - b**2), strict=True):
+        x0 = Jd @ row
+        J = np.cosh(A.dense @ x0)[:, None] * A.dense
+        H = a**2 * J @ Jd @ J.T + noise**2 * np.eye(5)
+        want = Jd.T @ J.T @ np.linalg.solve(H, y - np.sinh(A.dense @ x0))
+        np.testing.assert_allclose(g, want, rtol=1e-8, atol=1e-10)
+
+
 def test_ddnm_is_consistent_to_rounding_and_no_posterior():
     prior, A, _, _ = problem()
     y = A.dense @ np.ones(10)

@@ -81,6 +81,33 @@ def test_samples_of_a_trained_prior(tmp_path, monkeypatch):
     agree(a, b, ("psnr", "psnr_lmmse", "psnr_tv", "chi2", "coverage"), 1e-3)
 
 
+def test_diffusion_prior_of_an_impedance_problem(tmp_path, monkeypatch):
+    from fem_apps.inverse import bayesian_diffusion
+
+    monkeypatch.setattr(bayesian_diffusion, "GROUP", 2)
+    raw = {
+        "kind": "bayesian-inverse",
+        "truth": "image",
+        "noise": 0.01,
+        "problem": {"type": "impedance", "electrodes": 6, "h": 0.25, "pixels": 8},
+        "prior": {"learnt": True},
+        "mcmc": {"chains": 3, "draws": 8, "warmup": 4, "leaps": 4},
+        "diffusion": {
+            "prior": {
+                **{"family": "level-set", "size": 8, "images": 100},
+                "network": {"channels": [8], "patch": 2},
+                "training": {"steps": 60, "batch": 8},
+            },
+            "sampler": {"steps": 5, "chains": 5},
+        },
+    }
+    a, b = both(raw, tmp_path, monkeypatch)
+    # groups of the same members: equal to the last bit
+    keys = [k for k in a if k.startswith(("mode_", "chains_", "diffusion_"))]
+    assert len(keys) == 15
+    assert {k: a[k] for k in keys} == {k: b[k] for k in keys}
+
+
 def test_networks(tmp_path, monkeypatch):
     raw = {
         "kind": "noisier2inverse",
