@@ -138,7 +138,7 @@ class Case(AnyCase):
         side = p.squares if isinstance(p, Conductivity) else p.pixels
         if side != d.prior.size:
             raise ValueError(
-                f"diffusion.prior.size = {d.prior.size} is not the number of unknowns a side, {side}"
+                f"diffusion.prior.size = {d.prior.size} is not the unknowns a side, {side}"
             )
         if d.sampler.method not in ("moment-matching", "dps"):
             raise ValueError(

@@ -35,7 +35,7 @@ THINNED = 200  # draws of the chains whose chi^2 is taken
 def image_operator(
     setting: Setting, offset: float, factor: float, low: float, high: float
 ) -> Operator:
-    """x -> F(offset + factor x), x a flat image; pixels outside the domain have no effect.
+    """The map x -> F(offset + factor x) of flat images; pixels outside the domain have no effect.
 
     Values are clamped to [low, high], where they have no effect either: a guided step may leave
     the images so far that a conductivity overflows.
