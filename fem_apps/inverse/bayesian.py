@@ -96,7 +96,7 @@ class Diffusion(Table):
         default_factory=lambda: ImagePrior(family="level-set", size=16), description="its training"
     )
     sampler: Sampling = Field(
-        default_factory=Sampling, description="moment-matching (F linearised at each x0) or dps"
+        default_factory=lambda: Sampling(method="gibbs"), description="gibbs, daps or dps"
     )
     offset: float = Field(0.0, description="log-conductivity where an image is 0")
     factor: float = Field(1.0, description="log-conductivity by value of an image")
@@ -140,10 +140,10 @@ class Case(AnyCase):
             raise ValueError(
                 f"diffusion.prior.size = {d.prior.size} is not the unknowns a side, {side}"
             )
-        if d.sampler.method not in ("moment-matching", "dps"):
+        if d.sampler.method not in ("daps", "gibbs", "dps"):
             raise ValueError(
                 f"diffusion.sampler.method = '{d.sampler.method}' needs a linear operator; "
-                "use 'moment-matching' or 'dps'"
+                "use 'gibbs', 'daps' or 'dps'"
             )
         if self.truth == "image" and isinstance(p, Conductivity) and p.data == "published":
             raise ValueError("truth = 'image' needs problem.data = 'synthetic'")

@@ -81,7 +81,12 @@ class Sampling(Table):
     largest: float = Field(20.0, gt=0, description="first noise level")
     smallest: float = Field(0.01, gt=0, description="last noise level before 0")
     chains: int = Field(19, ge=2, description="samples an image; 19 have a range of exactly 90 %")
-    iterations: int = Field(6, ge=1, description="of conjugate gradients (moment-matching)")
+    iterations: int = Field(
+        6,
+        ge=1,
+        description="of conjugate gradients (moment-matching), or of Gauss-Newton (daps and gibbs"
+        " with a nonlinear operator)",
+    )
     zeta: float | None = Field(
         None, ge=0, description="guidance of dps (1), or share of fresh noise in diffpir (0.3)"
     )
@@ -166,6 +171,7 @@ def make_sampler(control: Sampling, denoise: Any, A: Any, y: np.ndarray, noise: 
     from fem_apps.inverse import samplers_linear as linear
     from fem_apps.inverse.samplers import ode_denoise
 
+    newton = 0 if A.linear else control.iterations
     v = control.variance if control.variance is not None else denoise.sd**2
     match control.method:
         case "moment-matching":
@@ -186,9 +192,10 @@ def make_sampler(control: Sampling, denoise: Any, A: Any, y: np.ndarray, noise: 
             zeta = 0.3 if control.zeta is None else control.zeta
             return linear.diffpir(denoise, A, y, noise, lam=control.lam, zeta=zeta)
         case "daps":
-            return guided.split("daps", ode_denoise(denoise, control.ode_steps), A, y, noise)
+            flow = ode_denoise(denoise, control.ode_steps)
+            return guided.split("daps", flow, A, y, noise, gauss_newton=newton)
         case "gibbs":
-            return guided.split("gibbs", denoise, A, y, noise, v=v)
+            return guided.split("gibbs", denoise, A, y, noise, v=v, gauss_newton=newton)
 
 
 def shared_denoiser(prior: ImagePrior, run: Any, images: np.ndarray | None) -> tuple[Any, str]:
