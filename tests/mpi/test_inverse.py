@@ -98,7 +98,7 @@ def test_diffusion_prior_of_an_impedance_problem(tmp_path, monkeypatch):
                 "network": {"channels": [8], "patch": 2},
                 "training": {"steps": 60, "batch": 8},
             },
-            "sampler": {"steps": 5, "chains": 5},
+            "sampler": {"method": "gibbs", "steps": 3, "chains": 4, "iterations": 2},
         },
     }
     a, b = both(raw, tmp_path, monkeypatch)
