@@ -23,6 +23,7 @@ import ufl
 from dolfinx import fem, mesh
 from scipy.linalg import cho_factor, cho_solve
 
+from fem_apps.errors import SolveError
 from fem_apps.inverse.operators_fem import Stiffness
 from fem_apps.inverse.operators_source import sparse
 
@@ -59,7 +60,12 @@ class ElectrodeModel:
         solve = self.stiffness.solver(sigma)
         Q = mean_free(len(self.D))
         X = solve(self.C @ Q)
-        schur = cho_factor(Q.T @ (self.D[:, None] * Q) - (self.C @ Q).T @ X)
+        try:
+            schur = cho_factor(Q.T @ (self.D[:, None] * Q) - (self.C @ Q).T @ X)
+        except np.linalg.LinAlgError as e:
+            raise SolveError(
+                "the electrodes' equations", str(e), advice="conductivities within a narrower range"
+            ) from None
         return LinearisedElectrodes(self, sigma, solve, Q, X, schur)
 
 
