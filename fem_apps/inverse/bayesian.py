@@ -18,12 +18,13 @@ from pydantic import Field, model_validator
 
 from fem_apps.case import Case as AnyCase
 from fem_apps.case import Table
-from fem_apps.errors import CaseError, Interrupted
+from fem_apps.errors import CaseError
+from fem_apps.inverse.diffusion_prior import Sampling
 from fem_apps.mpi import on_rank_zero, same_error
+from fem_apps.surrogates.score_training import ImagePrior
+from fem_apps.surrogates.unet import check_size
 
 log = logging.getLogger(__name__)
-
-BLOCK = 20  # draws between two looks at signals
 
 
 class Conductivity(Table):
@@ -68,6 +69,9 @@ class PriorTable(Table):
     length: float = Field(
         0.0, ge=0, description="correlation length, in squares; 0: independent unknowns"
     )
+    learnt: bool = Field(
+        False, description="take mean and covariance of the training images of diffusion instead"
+    )
 
 
 class Chains(Table):
@@ -85,6 +89,19 @@ class Chains(Table):
     )
 
 
+class Diffusion(Table):
+    """A trained diffusion model as the prior of the same data; m = offset + factor image."""
+
+    prior: ImagePrior = Field(
+        default_factory=lambda: ImagePrior(family="level-set", size=16), description="its training"
+    )
+    sampler: Sampling = Field(
+        default_factory=lambda: Sampling(method="gibbs"), description="gibbs, daps or dps"
+    )
+    offset: float = Field(0.0, description="log-conductivity where an image is 0")
+    factor: float = Field(1.0, description="log-conductivity by value of an image")
+
+
 class Output(Table):
     """What is written."""
 
@@ -100,9 +117,37 @@ class Case(AnyCase):
     )
     noise: float = Field(0.05, gt=0, description="standard deviation of every datum")
     prior: PriorTable = Field(default_factory=PriorTable, description="of the unknowns")
+    truth: Literal["example", "image"] = Field(
+        "example",
+        description="what makes synthetic data: the problem's example, or a new image of the family"
+        " of diffusion.prior",
+    )
     tolerance: float = Field(1e-8, gt=0, description="relative gradient norm at the mode")
     mcmc: Chains | None = Field(default_factory=Chains, description="Markov chains")
+    diffusion: Diffusion | None = Field(None, description="a diffusion model as another prior")
     output: Output = Field(default_factory=Output, description="what is written")
+
+    @model_validator(mode="after")
+    def _has_images(self) -> Case:
+        p, d = self.problem, self.diffusion
+        if d is None:
+            if self.prior.learnt or self.truth == "image":
+                raise ValueError("prior.learnt and truth = 'image' need a table [diffusion]")
+            return self
+        check_size(d.prior.network, d.prior.size)
+        side = p.squares if isinstance(p, Conductivity) else p.pixels
+        if side != d.prior.size:
+            raise ValueError(
+                f"diffusion.prior.size = {d.prior.size} is not the unknowns a side, {side}"
+            )
+        if d.sampler.method not in ("daps", "gibbs", "dps"):
+            raise ValueError(
+                f"diffusion.sampler.method = '{d.sampler.method}' needs a linear operator; "
+                "use 'gibbs', 'daps' or 'dps'"
+            )
+        if self.truth == "image" and isinstance(p, Conductivity) and p.data == "published":
+            raise ValueError("truth = 'image' needs problem.data = 'synthetic'")
+        return self
 
 
 def covariance(prior: PriorTable, centres: np.ndarray) -> np.ndarray:
@@ -119,33 +164,50 @@ def run(case: Case, run: Any) -> dict[str, object]:
 
     Raises:
         SolveError: no mode found, or a chain that never moves.
-        Interrupted: SIGTERM or SIGINT came between two blocks of draws.
+        Interrupted: SIGTERM or SIGINT came between two blocks of draws; `--restart` continues.
     """
     from fem_apps.inverse import bayesian_posterior as bp
+    from fem_apps.inverse.bayesian_chains import sample
     from fem_apps.inverse.bayesian_output import write_mode
     from fem_apps.inverse.bayesian_problems import build
+    from fem_apps.inverse.interaction_kernels_kept import Kept
 
+    on_rank_zero(run.comm, (run.folder / "checkpoint").mkdir, exist_ok=True)
+    kept = Kept(run.comm, run.folder / "checkpoint", run.restart)
     with run.phase("set-up"), same_error(run.comm):
         setting = build(case, MPI.COMM_SELF)
         posterior = setting.posterior
     with run.phase("mode"):
 
-        def find() -> tuple[bp.Mode, bp.Mode, bp.Laplace]:
+        def find() -> dict[str, Any]:
             rough = bp.lbfgs(posterior, posterior.prior.mean)
             mode = bp.newton_cg(posterior, rough.m, tolerance=case.tolerance)
-            return rough, mode, bp.laplace(posterior, mode.m)
+            approximation = bp.laplace(posterior, mode.m)
+            return {
+                "mode": mode.m,
+                "history": mode.history,
+                "actions": mode.cg_iterations,
+                "evaluations": len(rough.history),
+                "eigenvalues": approximation.eigenvalues,
+                "V": approximation.V,
+            }
 
-        rough, mode, approximation = on_rank_zero(run.comm, find)
+        # chains start from it: a continued run takes it to the last bit
+        found = kept("mode", lambda: on_rank_zero(run.comm, find))
+        history = [(float(cost), float(norm)) for cost, norm in found["history"]]
+        mode = bp.Mode(found["mode"], *history[-1], history, int(found["actions"]))
+        evaluations = int(found["evaluations"])
+        approximation = bp.Laplace(mode.m, found["eigenvalues"], found["V"], posterior.prior)
         log.info(
             "mode: cost %.9g, gradient %.2g; %d evaluations, %d Hessian actions",
-            *(mode.cost, mode.gradient_norm, len(rough.history), mode.cg_iterations),
+            *(mode.cost, mode.gradient_norm, evaluations, mode.cg_iterations),
         )
     lam = approximation.eigenvalues
     metrics: dict[str, object] = {
         "map_cost": mode.cost,
         "map_misfit": posterior.misfit(mode.m),
         "gradient_norm": mode.gradient_norm,
-        "lbfgs_evaluations": len(rough.history),
+        "lbfgs_evaluations": evaluations,
         "hessian_actions": mode.cg_iterations,
         "laplace_eigenvalue_max": lam[0],
         "laplace_eigenvalue_min": lam[-1],
@@ -155,7 +217,7 @@ def run(case: Case, run: Any) -> dict[str, object]:
     draws = None
     if case.mcmc is not None:
         with run.phase("chains"):
-            draws, accepted = _sample(case, case.mcmc, posterior, approximation, run)
+            draws, accepted = sample(case.mcmc, case.seed, posterior, approximation, run)
         ess, split = _diagnose(draws)
         if not ess.max() > 0:
             raise CaseError("mcmc.step: no proposal was accepted; make it smaller")
@@ -178,8 +240,19 @@ def run(case: Case, run: Any) -> dict[str, object]:
             metrics["coverage"] = float(((truth >= low) & (truth <= high)).mean())
     else:
         metrics |= {"acceptance": float("nan"), "effective_samples": 0.0}
+    samples = None
+    if case.diffusion is not None:
+        from fem_apps.inverse.bayesian_diffusion import compare, posterior_samples
+
+        samples, metrics["weights"] = posterior_samples(case, case.diffusion, setting, run, kept)
+        with run.phase("comparison"):
+            metrics |= on_rank_zero(run.comm, compare, run.folder, setting, mode.m, draws, samples)
     with run.phase("output"):
-        on_rank_zero(run.comm, write_mode, case, run.folder, setting, mode, approximation, draws)
+        on_rank_zero(
+            run.comm,
+            write_mode,
+            *(case, run.folder, setting, mode, approximation, draws, samples),
+        )
     return metrics
 
 
@@ -187,43 +260,3 @@ def _diagnose(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     from fem_apps.inverse.bayesian_mcmc import effective_samples, r_hat
 
     return effective_samples(draws), r_hat(draws)
-
-
-def _sample(
-    case: Case, control: Chains, posterior: Any, approximation: Any, run: Any
-) -> tuple[np.ndarray, float]:
-    """All draws (chains, draws, n) on every rank, and the mean acceptance. Collective."""
-    from fem_apps.inverse.bayesian_mcmc import chain
-
-    comm, n = run.comm, len(posterior.prior.mean)
-    mine = range(comm.rank, control.chains, comm.size)
-    chains = []
-    for c in mine:
-        rng = np.random.default_rng([case.seed, c])
-        # apart from each other, so that R-hat can see whether they meet
-        start = approximation.samples(1, rng)[0]
-        chains.append(
-            chain(
-                *(control.method, posterior, start, approximation.covariance, rng),
-                warmup=control.warmup,
-                step=control.step,
-                leaps=control.leaps,
-            )
-        )
-    out = np.zeros((control.chains, control.draws, n))
-    chance = np.zeros((control.chains, control.draws))
-    total = control.warmup + control.draws
-    for first in range(0, total, BLOCK):
-        with same_error(comm):
-            for k in range(first, min(first + BLOCK, total)):
-                for c, draws in zip(mine, chains, strict=True):
-                    d = next(draws)
-                    if k >= control.warmup:
-                        out[c, k - control.warmup] = d.m
-                        chance[c, k - control.warmup] = d.accepted
-        run.progress.update(min(1.0, (first + BLOCK) / total), f"{control.method}: draw {k + 1}")
-        if run.asked_to_stop():
-            raise Interrupted(f"interrupted at draw {k + 1} of {total}; run the case again")
-    comm.Allreduce(MPI.IN_PLACE, out, op=MPI.SUM)
-    comm.Allreduce(MPI.IN_PLACE, chance, op=MPI.SUM)
-    return out, float(chance.mean())

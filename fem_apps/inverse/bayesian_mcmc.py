@@ -1,18 +1,23 @@
 """Markov chains for posteriors with Gaussian priors, and what they are worth.
 
 A chain is a generator of states; its random numbers come from its own generator, so that it does
-not matter which rank runs it.
+not matter which rank runs it. What its next draw depends on besides those is in its memory, a table
+that it renews with each draw; one that is given a memory goes on from there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
 
 import numpy as np
 
 from fem_apps.errors import SolveError
 from fem_apps.inverse.bayesian_posterior import Posterior, Prior
+
+Memory = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ def pcn(
     *,
     warmup: int = 0,
     target: float = 0.25,
+    memory: Memory | None = None,
 ) -> Iterator[Draw]:
     """Preconditioned Crank-Nicolson (Cotter et al., 2013), reversible for the prior.
 
@@ -46,8 +52,11 @@ def pcn(
     probability min(1, exp(misfit(m) - misfit(m'))). In the warm-up beta is adapted to accept at the
     rate `target`.
     """
-    m, value = np.array(start), misfit(start)
-    for k in _count():
+    memory = {} if memory is None else memory
+    if not memory:
+        memory.update(k=0, m=np.array(start), value=misfit(start), beta=beta)
+    m, value, beta = memory["m"], memory["value"], memory["beta"]
+    for k in count(memory["k"]):
         step = beta * (prior.root @ rng.normal(size=len(m)))
         trial = prior.mean + np.sqrt(1 - beta**2) * (m - prior.mean) + step
         new = _or_infinity(misfit, trial)
@@ -56,6 +65,7 @@ def pcn(
             m, value = trial, new
         if k < warmup:
             beta = float(np.clip(beta * np.exp((chance - target) / (1 + k) ** 0.6), 1e-4, 1.0))
+        memory.update(k=k + 1, m=m, value=value, beta=beta)
         yield Draw(m.copy(), chance, k >= warmup)
 
 
@@ -64,15 +74,21 @@ def random_walk(
     start: np.ndarray,
     width: float,
     rng: np.random.Generator,
+    *,
+    memory: Memory | None = None,
 ) -> Iterator[Draw]:
     """Metropolis' random walk m' = m + width xi with a density exp(-cost) in m."""
-    m, value = np.array(start), cost(start)
+    memory = {} if memory is None else memory
+    if not memory:
+        memory.update(m=np.array(start), value=cost(start))
+    m, value = memory["m"], memory["value"]
     while True:
         trial = m + width * rng.normal(size=len(m))
         new = _or_infinity(cost, trial)
         chance = float(np.exp(min(0.0, value - new)))
         if rng.uniform() < chance:
             m, value = trial, new
+        memory.update(m=m, value=value)
         yield Draw(m.copy(), chance)
 
 
@@ -104,6 +120,18 @@ class StepSize:
         """Take the average."""
         self.step = float(np.exp(self._mean))
 
+    def numbers(self) -> list[float]:
+        """All that it knows; see `of`."""
+        return [self.step, self.target, self._mu, self._error, self._mean, self._count]
+
+    @staticmethod
+    def of(numbers: Any) -> StepSize:
+        """The one that gave these `numbers`."""
+        step, target, mu, error, mean, updates = map(float, numbers)
+        size = StepSize(step, target, error, mean, int(updates))
+        size._mu = mu
+        return size
+
 
 def hmc(
     cost_gradient: Callable[[np.ndarray], tuple[float, np.ndarray]],
@@ -113,6 +141,7 @@ def hmc(
     *,
     warmup: int,
     leaps: int = 16,
+    memory: Memory | None = None,
 ) -> Iterator[Draw]:
     """Hamiltonian Monte Carlo; the inverse mass is a covariance, learnt again twice in the warm-up.
 
@@ -125,13 +154,18 @@ def hmc(
         rng: of this chain.
         warmup: draws in which step and mass are adapted.
         leaps: most leapfrog steps a draw.
+        memory: of an earlier part of this chain; filled.
     """
     n = len(start)
-    L = np.linalg.cholesky(covariance)
-    m, (value, g) = np.array(start), cost_gradient(start)
-    size, learnt = StepSize(0.1), []
+    memory = {} if memory is None else memory
+    if not memory:
+        value, g = cost_gradient(start)
+        memory.update(k=0, m=np.array(start), value=value, g=g, size=StepSize(0.1), learnt=[])
+        memory["L"] = np.linalg.cholesky(covariance)
+    m, value, g, L = (memory[key] for key in ("m", "value", "g", "L"))
+    size, learnt = memory["size"], memory["learnt"]
     renew = {warmup // 3, 2 * warmup // 3}
-    for k in _count():
+    for k in count(memory["k"]):
         # in the coordinates m = L x the mass is the identity
         p = rng.normal(size=n)
         energy = value + 0.5 * float(p @ p)
@@ -163,14 +197,9 @@ def hmc(
                 size = StepSize(size.step)
             if k + 1 == warmup:
                 size.settle()
+                learnt = []
+        memory.update(k=k + 1, m=m, value=value, g=g, L=L, size=size, learnt=learnt)
         yield Draw(m.copy(), chance, k >= warmup)
-
-
-def _count() -> Iterator[int]:
-    k = 0
-    while True:
-        yield k
-        k += 1
 
 
 def _or_infinity(cost: Callable[[np.ndarray], float], m: np.ndarray) -> float:
@@ -222,13 +251,23 @@ def chain(
     warmup: int,
     step: float,
     leaps: int,
+    memory: Memory | None = None,
 ) -> Iterator[Draw]:
-    """The chain of a method: pcn, random-walk or hmc."""
+    """The chain of a method: pcn, random-walk or hmc; see them."""
     match method:
         case "pcn":
-            return pcn(posterior.misfit, posterior.prior, start, step, rng, warmup=warmup)
+            return pcn(
+                *(posterior.misfit, posterior.prior, start, step, rng),
+                warmup=warmup,
+                memory=memory,
+            )
         case "random-walk":
-            return random_walk(posterior.cost, start, step, rng)
+            return random_walk(posterior.cost, start, step, rng, memory=memory)
         case "hmc":
-            return hmc(posterior.cost_gradient, start, covariance, rng, warmup=warmup, leaps=leaps)
+            return hmc(
+                *(posterior.cost_gradient, start, covariance, rng),
+                warmup=warmup,
+                leaps=leaps,
+                memory=memory,
+            )
     raise ValueError(method)

@@ -24,6 +24,7 @@ def write_mode(
     mode: Mode,
     approximation: Laplace,
     draws: np.ndarray | None,
+    samples: np.ndarray | None,
 ) -> None:
     """Write history.csv (of the Newton iteration), posterior.npz, fields and pictures."""
     with History(MPI.COMM_SELF, folder / "history.csv") as history:
@@ -39,6 +40,9 @@ def write_mode(
         arrays["truth"] = setting.truth
     if draws is not None:
         arrays |= {"draws": draws, "mean": draws.mean(axis=(0, 1)), "std": draws.std(axis=(0, 1))}
+    if samples is not None:
+        arrays |= {"samples": samples, "samples_mean": samples.mean(axis=0)}
+        arrays["samples_std"] = samples.std(axis=0, ddof=1)
     write_whole(folder / "posterior.npz", npz(arrays))
     if case.output.fields:
         _write_fields(folder, setting, mode)
@@ -65,9 +69,15 @@ def _draw(folder: Path, setting: Setting, arrays: dict[str, np.ndarray]) -> None
     first.append(Panel("mode", setting.image(arrays["mode"])))
     if "mean" in arrays:
         first.append(Panel("posterior mean", setting.image(arrays["mean"])))
+    if "samples" in arrays:
+        first.append(Panel("diffusion: mean", setting.image(arrays["samples_mean"])))
+        first.append(Panel("a sample", setting.image(arrays["samples"][0])))
     rows.append(first)
     second = [Panel("std, Laplace", setting.image(arrays["laplace_std"]), "std", "magma")]
     if "std" in arrays:
         second.append(Panel("std, chains", setting.image(arrays["std"]), "std", "magma"))
+    if "samples" in arrays:
+        std = setting.image(arrays["samples_std"])
+        second.append(Panel("std, diffusion", std, "std", "magma"))
     rows.append(second)
     panels(folder / "posterior.png", rows, "log-conductivity")

@@ -34,6 +34,9 @@ class Linearised(Protocol):
     def vjp(self, w: np.ndarray) -> np.ndarray:
         """F'(m)^T w."""
 
+    def jacobian(self) -> np.ndarray:
+        """F'(m), shape (m, n)."""
+
     def hessian(
         self, h: np.ndarray, w: np.ndarray, weight: float, *, gauss_newton: bool = False
     ) -> np.ndarray:
@@ -141,12 +144,22 @@ class Mode:
 
 
 def lbfgs(posterior: Posterior, start: np.ndarray, *, iterations: int = 500) -> Mode:
-    """The mode by L-BFGS in the coordinates of the whitened prior."""
+    """The mode by L-BFGS in the coordinates of the whitened prior.
+
+    Where a trial step goes so far that F cannot be solved, a steep bowl about the prior's mean
+    stands in for the cost: the line search then shortens the step.
+    """
     L, mean = posterior.prior.root, posterior.prior.mean
     history: list[tuple[float, float]] = []
 
     def whitened(x: np.ndarray) -> tuple[float, np.ndarray]:
-        value, g = posterior.cost_gradient(mean + L @ x)
+        try:
+            value, g = posterior.cost_gradient(mean + L @ x)
+        except SolveError:
+            if not history:
+                raise
+            steep = 1e3 * (1 + history[0][0])
+            return steep * (1 + float(x @ x)), 2 * steep * x
         history.append((value, float(np.linalg.norm(g))))
         return value, L.T @ g
 

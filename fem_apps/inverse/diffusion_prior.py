@@ -81,7 +81,12 @@ class Sampling(Table):
     largest: float = Field(20.0, gt=0, description="first noise level")
     smallest: float = Field(0.01, gt=0, description="last noise level before 0")
     chains: int = Field(19, ge=2, description="samples an image; 19 have a range of exactly 90 %")
-    iterations: int = Field(6, ge=1, description="of conjugate gradients (moment-matching)")
+    iterations: int = Field(
+        6,
+        ge=1,
+        description="of conjugate gradients (moment-matching), or of Gauss-Newton (daps and gibbs"
+        " with a nonlinear operator)",
+    )
     zeta: float | None = Field(
         None, ge=0, description="guidance of dps (1), or share of fresh noise in diffpir (0.3)"
     )
@@ -166,6 +171,7 @@ def make_sampler(control: Sampling, denoise: Any, A: Any, y: np.ndarray, noise: 
     from fem_apps.inverse import samplers_linear as linear
     from fem_apps.inverse.samplers import ode_denoise
 
+    newton = 0 if A.linear else control.iterations
     v = control.variance if control.variance is not None else denoise.sd**2
     match control.method:
         case "moment-matching":
@@ -186,13 +192,20 @@ def make_sampler(control: Sampling, denoise: Any, A: Any, y: np.ndarray, noise: 
             zeta = 0.3 if control.zeta is None else control.zeta
             return linear.diffpir(denoise, A, y, noise, lam=control.lam, zeta=zeta)
         case "daps":
-            return guided.split("daps", ode_denoise(denoise, control.ode_steps), A, y, noise)
+            flow = ode_denoise(denoise, control.ode_steps)
+            return guided.split("daps", flow, A, y, noise, gauss_newton=newton)
         case "gibbs":
-            return guided.split("gibbs", denoise, A, y, noise, v=v)
+            return guided.split("gibbs", denoise, A, y, noise, v=v, gauss_newton=newton)
 
 
-def _denoiser(case: Case, run: Any, images: np.ndarray | None) -> tuple[Any, str]:
-    """The trained denoiser on every rank, and the file of its weights. Collective."""
+def shared_denoiser(prior: ImagePrior, run: Any, images: np.ndarray | None) -> tuple[Any, str]:
+    """The trained denoiser on every rank, and the file of its weights. Collective.
+
+    Args:
+        prior: what is learnt.
+        run: the run; its folder keeps the state of the training.
+        images: the training images, on rank 0.
+    """
     import jax
 
     from fem_apps.surrogates import score, weights
@@ -202,7 +215,7 @@ def _denoiser(case: Case, run: Any, images: np.ndarray | None) -> tuple[Any, str
     def make() -> tuple[float, float, str, bytes]:
         assert images is not None  # rank 0 has them
         model, path = trained_denoiser(
-            case.prior,
+            prior,
             images,
             progress=run.progress.update,
             state_file=run.folder / "checkpoint" / "denoiser.npz",
@@ -211,8 +224,8 @@ def _denoiser(case: Case, run: Any, images: np.ndarray | None) -> tuple[Any, str
         return model.mean, model.sd, str(path), weights.to_bytes(model)
 
     mean, sd, path, data = on_rank_zero(run.comm, make)
-    net = new_unet(case.prior.network, 1, 1, jax.random.key(0), score.LEVEL_FEATURES)
-    return weights.from_bytes(score.Denoiser(net, mean, sd, case.prior.size), data), path
+    net = new_unet(prior.network, 1, 1, jax.random.key(0), score.LEVEL_FEATURES)
+    return weights.from_bytes(score.Denoiser(net, mean, sd, prior.size), data), path
 
 
 def run(case: Case, run: Any) -> dict[str, object]:
@@ -231,7 +244,7 @@ def run(case: Case, run: Any) -> dict[str, object]:
     with run.phase("training"):
         on_rank_zero(comm, (run.folder / "checkpoint").mkdir, exist_ok=True)
         images = training_images(case.prior) if comm.rank == 0 else None
-        denoise, path = _denoiser(case, run, images)
+        denoise, path = shared_denoiser(case.prior, run, images)
     with run.phase("operator"), same_error(comm):
         A = make_operator(case)
         p = case.prior

@@ -50,6 +50,7 @@ class Operator:
         apply: (batch, n) -> (batch, m), differentiable by JAX.
         adjoint: (batch, m) -> (batch, n), the exact transpose; None for a nonlinear operator.
         matrix: A, dense or sparse, where it is known.
+        jacobian: (batch, n) -> (batch, m, n), F'(x) of a nonlinear operator, where it is known.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Operator:
     apply: Callable[[jax.Array], jax.Array]
     adjoint: Callable[[jax.Array], jax.Array] | None = None
     matrix: Any = None
+    jacobian: Callable[[jax.Array], jax.Array] | None = None
 
     @property
     def linear(self) -> bool:
@@ -113,19 +115,18 @@ def from_matrix(name: str, matrix: Any) -> Operator:
     return Operator(name, matrix.shape, lambda x: x @ D.T, lambda y: y @ D, matrix=matrix)
 
 
-def _host(function: Callable[..., np.ndarray], size: int) -> Callable[..., jax.Array]:
+def _host(function: Callable[..., np.ndarray], *shape: int) -> Callable[..., jax.Array]:
     """A host function of batches (the last axis is transformed) as JAX sees it."""
 
     def call(*arguments: np.ndarray) -> np.ndarray:
         rows = [np.asarray(a, np.float64).reshape(-1, a.shape[-1]) for a in arguments]
         out = np.stack([function(*r) for r in zip(*rows, strict=True)])
-        return out.reshape(*arguments[0].shape[:-1], size)
+        return out.reshape(*arguments[0].shape[:-1], *shape)
 
     def traced(*arguments: jax.Array) -> jax.Array:
-        shape = (*arguments[0].shape[:-1], size)
         return jax.pure_callback(
             call,
-            jax.ShapeDtypeStruct(shape, jnp.float64),
+            jax.ShapeDtypeStruct((*arguments[0].shape[:-1], *shape), jnp.float64),
             *arguments,
             vmap_method="broadcast_all",
         )
@@ -163,6 +164,7 @@ def from_model(
     shape: tuple[int, int],
     forward: Callable[[np.ndarray], np.ndarray],
     vjp: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    jacobian: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Operator:
     """A nonlinear operator that a solver on the host applies.
 
@@ -171,13 +173,15 @@ def from_model(
         shape: (m, n).
         forward: x -> F(x), numpy.
         vjp: (x, w) -> F'(x)^T w, one adjoint solve; it may reuse the factorisation that
-            `forward` left, since the two are called with the same x in turn.
+            `forward` left, since the two are called with the same rows of x in turn.
+        jacobian: x -> F'(x), shape (m, n), for samplers that invert it.
     """
     m, n = shape
     forth, back = _host(forward, m), _host(vjp, n)
     f = jax.custom_vjp(forth)
     f.defvjp(lambda x: (forth(x), x), lambda x, w: (back(x, w),))
-    return Operator(name, shape, f)
+    J = None if jacobian is None else _host(jacobian, m, n)
+    return Operator(name, shape, f, jacobian=J)
 
 
 def whitened(

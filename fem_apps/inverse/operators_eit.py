@@ -23,6 +23,7 @@ import ufl
 from dolfinx import fem, mesh
 from scipy.linalg import cho_factor, cho_solve
 
+from fem_apps.errors import SolveError
 from fem_apps.inverse.operators_fem import Stiffness
 from fem_apps.inverse.operators_source import sparse
 
@@ -59,7 +60,12 @@ class ElectrodeModel:
         solve = self.stiffness.solver(sigma)
         Q = mean_free(len(self.D))
         X = solve(self.C @ Q)
-        schur = cho_factor(Q.T @ (self.D[:, None] * Q) - (self.C @ Q).T @ X)
+        try:
+            schur = cho_factor(Q.T @ (self.D[:, None] * Q) - (self.C @ Q).T @ X)
+        except np.linalg.LinAlgError as e:
+            raise SolveError(
+                "the electrodes' equations", str(e), advice="conductivities within a narrower range"
+            ) from None
         return LinearisedElectrodes(self, sigma, solve, Q, X, schur)
 
 
@@ -129,6 +135,14 @@ class LinearisedElectrodes:
     def vjp(self, w: np.ndarray) -> np.ndarray:
         """J^T w: one more solve of every pattern."""
         return self.model.P.T @ (self.kappa * self._density(self.potentials[0], self._adjoint(w)))
+
+    def jacobian(self) -> np.ndarray:
+        """J, shape (patterns L, n): all products of patterns and unit electrodes, L solves."""
+        s, u = self.model.stiffness, self.potentials[0]
+        p = self.system(np.zeros_like(self.model.C), -np.eye(len(self.model.D)))[0]
+        products = (s.K @ u[s.dofs]).transpose(0, 2, 1) @ p[s.dofs]
+        J = self.model.P.T @ (self.kappa[:, None] * products.reshape(len(products), -1))
+        return np.ascontiguousarray(J.T)
 
     def hessian(
         self, h: np.ndarray, w: np.ndarray, weight: float, *, gauss_newton: bool = False

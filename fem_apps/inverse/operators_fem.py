@@ -249,6 +249,13 @@ class LinearisedConductivity:
         p = self.model.stiffness.extend(self.solve(-(self.model.Bt @ w)))
         return self.model.Pt @ (self.kappa * self.model.stiffness.energy(self.state, p))
 
+    def jacobian(self) -> np.ndarray:
+        """J, shape (m, n): one adjoint solve for each datum."""
+        s = self.model.stiffness
+        p = s.extend(self.solve(-self.model.Bt.toarray()))
+        products = np.einsum("ci,cij,cjm->cm", self.state[s.dofs], s.K, p[s.dofs], optimize=True)
+        return np.ascontiguousarray((self.model.Pt @ (self.kappa[:, None] * products)).T)
+
     def hessian(
         self, h: np.ndarray, w: np.ndarray, weight: float, *, gauss_newton: bool = False
     ) -> np.ndarray:

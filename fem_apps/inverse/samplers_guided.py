@@ -10,8 +10,9 @@ With x0 = D(x, a), J = dD/dx, g an approximation of grad_x ln p(y | x):
     gibbs            z ~ N(D(x, a), r^2 I) x likelihood, x' = z + b xi;     r^2 = a^2 v/(a^2 + v)
 
 The last draw z from the exact Gaussian where A is linear and has singular values, else by
-unadjusted Langevin steps. Song et al. (ICLR 2023); Boys et al., arXiv 2310.06721 and Rozet et al.,
-2405.13712; Chung et al., 2209.14687; Zhang et al., 2407.01521.
+Gauss-Newton's method and the Gaussian at its end, or by unadjusted Langevin steps. Song et al.
+(ICLR 2023); Boys et al., arXiv 2310.06721 and Rozet et al., 2405.13712; Chung et al., 2209.14687;
+Zhang et al., 2407.01521.
 """
 
 from __future__ import annotations
@@ -170,6 +171,46 @@ def _langevin_draw(
     return draw
 
 
+def _gauss_newton_draw(
+    operator: Operator, y: np.ndarray, noise: float, iterations: int
+) -> Callable[..., jax.Array]:
+    """The same from N(z*, H^-1), z* the mode by Gauss-Newton, H = F'^T F'/s_n^2 + I/r^2 at z*.
+
+    Exact for linear operators. Each step is the best of its lengths 1, 1/2, 1/4, 1/8, 1/16, 0.
+    """
+    target, jacobian = jnp.asarray(y), operator.jacobian
+    assert jacobian is not None
+    lengths = jnp.array([1.0, 0.5, 0.25, 0.125, 0.0625, 0.0])
+
+    def draw(z0: jax.Array, r2: jax.Array, xi: jax.Array) -> jax.Array:
+        def cost(z: jax.Array) -> jax.Array:
+            r = (operator.apply(z) - target) / noise
+            return jnp.sum(r * r, axis=-1) + jnp.sum((z - z0) ** 2, axis=-1) / r2
+
+        def factor(z: jax.Array) -> tuple[jax.Array, jax.Array]:
+            J = jacobian(z) / noise
+            eye = jnp.eye(z.shape[-1]) / r2
+            return J, jnp.linalg.cholesky(jnp.einsum("bmi,bmj->bij", J, J) + eye)
+
+        def solve(L: jax.Array, g: jax.Array, trans: int) -> jax.Array:
+            return jax.scipy.linalg.solve_triangular(L, g[..., None], lower=True, trans=trans)[
+                ..., 0
+            ]
+
+        def move(z: jax.Array, _: None) -> tuple[jax.Array, None]:
+            J, L = factor(z)
+            r = (operator.apply(z) - target) / noise
+            p = solve(L, solve(L, jnp.einsum("bmi,bm->bi", J, r) + (z - z0) / r2, 0), 1)
+            trials = z - lengths[:, None, None] * p
+            best = jnp.argmin(jax.vmap(cost)(trials), axis=0)
+            return jnp.take_along_axis(trials, best[None, :, None], axis=0)[0], None
+
+        z, _ = jax.lax.scan(move, z0, length=iterations)
+        return z + solve(factor(z)[1], xi[0], 1)
+
+    return draw
+
+
 def split(
     name: str,
     anchor: Denoise,
@@ -181,6 +222,7 @@ def split(
     langevin: int = 0,
     curvature: float = 0.0,
     step_size: float = 0.1,
+    gauss_newton: int = 0,
 ) -> Sampler:
     """DAPS and annealed Gibbs sampling: draw z from the anchored likelihood, then add noise again.
 
@@ -193,9 +235,12 @@ def split(
         v: prior variance in r^2 = a^2 v/(a^2 + v); None: r = a.
         langevin: Langevin steps; 0: the exact draw, for linear operators.
         curvature: of the likelihood, at most; for the length of the Langevin steps.
+        gauss_newton: Gauss-Newton steps, in place of both, for an operator with a Jacobian.
         step_size: of Langevin steps, in units of the inverse largest curvature (stable below 2).
     """
-    if langevin:
+    if gauss_newton:
+        draw = _gauss_newton_draw(operator, y, noise, gauss_newton)
+    elif langevin:
         draw = _langevin_draw(operator, y, noise, langevin, curvature, step_size)
     else:
         draw = _exact_draw(operator, y, noise)

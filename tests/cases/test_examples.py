@@ -120,6 +120,13 @@ SMALL = {
         *("problem.electrodes=6", "problem.h=0.25", "problem.pixels=4"),
         *("mcmc.chains=2", "mcmc.draws=8", "mcmc.warmup=4"),
     ],
+    "imaging/eit_posterior": [
+        *("problem.electrodes=6", "problem.h=0.25", "problem.pixels=8"),
+        *("mcmc.chains=2", "mcmc.draws=8", "mcmc.warmup=4"),
+        *("diffusion.prior.size=8", "diffusion.prior.images=100"),
+        *("diffusion.prior.training.steps=20", "diffusion.prior.network.channels=[8]"),
+        *("diffusion.sampler.steps=3", "diffusion.sampler.chains=3"),
+    ],
     "imaging/ct_posterior": [
         *("prior.images=64", "prior.size=8", "prior.training.steps=20", "images=2"),
         *("prior.network.channels=[8]", "sampler.steps=3", "sampler.chains=3"),
@@ -225,7 +232,7 @@ def test_example(name, tmp_path, monkeypatch):
     kind = tomllib.loads((EXAMPLES / f"{name}.toml").read_text())["kind"]
     if kind not in WITHOUT_FRAMES:
         small.append("output.frames=3")
-    if kind in WITHOUT_FIELDS:  # weights of small trainings
+    if kind in WITHOUT_FIELDS or name == "imaging/eit_posterior":  # weights of small trainings
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     sets = [a for s in small for a in ("--set", s)]
     out = tmp_path / "run"

@@ -17,6 +17,11 @@ EXAMPLE = "examples/imaging/{}.toml"
         ("aristoff_bangerth", "problem.type=stokes", "conductivity"),
         ("aristoff_bangerth", "mcmc.method=gibbs", "hmc"),
         ("eit", "problem.electrodes=2", "greater than or equal to 3"),
+        ("eit", "truth=image", "need a table"),
+        ("eit", "prior.learnt=true", "need a table"),
+        ("eit_posterior", "problem.pixels=8", "unknowns a side, 8"),
+        ("eit_posterior", "diffusion.sampler.method=ddrm", "linear operator"),
+        ("eit_posterior", "diffusion.prior.size=18", "multiple of"),
         ("ct_posterior", "prior.size=30", "multiple of"),
         ("ct_posterior", "sampler.method=nuts", "moment-matching"),
         ("ct_posterior", "sampler.smallest=30", "below"),
@@ -120,3 +125,61 @@ def test_held_out_loss_is_an_unbiased_risk(request):
             size = np.einsum("nm,nm->n", B @ s.noise.covariance, B).mean()
         want = (1 + 1 / alpha**2) * size
         assert abs(excess / want - 1) < 0.05, (alpha, excess, want)
+
+
+@pytest.mark.parametrize("method", ["hmc", "pcn", "random-walk"])
+@pytest.mark.parametrize("moment", [17, 43], ids=["warm-up", "draws"])
+def test_interrupted_chains_continue_to_the_same_draws(method, moment, tmp_path, monkeypatch):
+    """A crash between two checkpoints, and a second start from the last one."""
+    import numpy as np
+    from mpi4py import MPI
+
+    from fem_apps.case import validate
+    from fem_apps.inverse import bayesian, bayesian_chains
+    from fem_apps.output.folder import open_run
+
+    case = validate(
+        {
+            **{"kind": "bayesian-inverse", "name": "case"},
+            "problem": {"type": "conductivity", "cells": 4, "squares": 4, "data": "synthetic"},
+            "mcmc": {"method": method, "chains": 3, "draws": 30, "warmup": 30, "leaps": 4},
+            "output": {"pictures": False, "fields": False},
+        }
+    )
+    monkeypatch.setattr(bayesian_chains, "BLOCK", 4)
+    monkeypatch.setattr(bayesian_chains, "EVERY", 0.0)
+
+    def go(name, **how):
+        metrics = bayesian.run(case, open_run(MPI.COMM_SELF, case, tmp_path / name, **how))
+        with np.load(tmp_path / name / "posterior.npz") as f:
+            return metrics, f["draws"]
+
+    want, draws = go("calm")
+    chain = bayesian_chains.chain
+
+    def cut(*arguments, **keywords):
+        for k, draw in enumerate(chain(*arguments, **keywords)):
+            if k == moment:
+                raise RuntimeError("power cut")
+            yield draw
+
+    with monkeypatch.context() as m:
+        m.setattr(bayesian_chains, "chain", cut)
+        with pytest.raises(RuntimeError, match="power cut"):
+            go("cut")
+    with np.load(tmp_path / "cut/checkpoint/chains.npz") as f:
+        assert f["draws"].shape[1] == moment // 4 * 4
+    # what is kept need not be drawn again
+    fresh = []
+    with monkeypatch.context() as m:
+        m.setattr(bayesian_chains, "chain", lambda *a, **k: _listed(chain(*a, **k), fresh))
+        again, same = go("cut", restart=True)
+    assert len(fresh) == 3 * (60 - moment // 4 * 4)
+    np.testing.assert_array_equal(same, draws)
+    assert again == want
+
+
+def _listed(chain, seen):
+    for draw in chain:
+        seen.append(draw)
+        yield draw

@@ -67,6 +67,8 @@ def test_adjoint_and_symmetry(posterior):
     at = posterior.model.at(m)
     a, b = at.jvp(h) @ w, h @ at.vjp(w)
     assert abs(a - b) < 1e-12 * abs(a)
+    J = at.jacobian()
+    np.testing.assert_allclose(J @ h, at.jvp(h), rtol=0, atol=1e-12 * np.abs(J @ h).max())
     for gauss_newton in (False, True):
         H = posterior.misfit_hessian(m, gauss_newton=gauss_newton)
         a, b = k @ H(h), h @ H(k)

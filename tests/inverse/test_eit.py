@@ -3,10 +3,15 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import ufl
 from dolfinx import fem, mesh
 from mpi4py import MPI
+from scipy.linalg import eigh, null_space
 
 from fem_apps.inverse.operators_eit import disc_impedance, electrode_model, mean_free
+from fem_apps.inverse.operators_fem import Stiffness, boundary_nodes
+from fem_apps.inverse.operators_source import sparse
+from fem_apps.meshing import MeshCase, build
 
 
 def bar(z1=0.01, z2=0.05, current=0.3):
@@ -47,6 +52,9 @@ def test_adjoint_hessian_and_taylor(disc):
     w = rng.normal(size=len(at.data))
     a, b = at.jvp(h) @ w, h @ at.vjp(w)
     assert abs(a - b) < 1e-12 * max(abs(a), np.linalg.norm(at.jvp(h)) * np.linalg.norm(w))
+    J = at.jacobian()
+    np.testing.assert_allclose(J @ h, at.jvp(h), rtol=0, atol=1e-12 * np.abs(J @ h).max())
+    np.testing.assert_allclose(J.T @ w, at.vjp(w), rtol=0, atol=1e-12 * np.abs(J.T @ w).max())
     y, weight = np.zeros(len(w)), 4.0
 
     def misfit(m):
@@ -80,43 +88,61 @@ def test_large_contact_impedance():
     np.testing.assert_allclose(U, want, rtol=1e-3, atol=1e-3 * np.abs(want).max())
 
 
-def test_concentric_inclusion_has_its_analytic_eigenvalues():
-    """Current cos(n t) on the whole circle, continuum model: second order in h."""
-    from fem_apps.inverse.operators_fem import Stiffness
+TWO_DISCS = """
+Point(1) = {0, 0, 0, h};
+For k In {0:1}  // the rim, and the interface
+  q = 10 * k;
+  a = k ? r : 1;
+  Point(q + 2) = {a, 0, 0, h};
+  Point(q + 3) = {-a/2, a * Sqrt(3)/2, 0, h};
+  Point(q + 4) = {-a/2, -a * Sqrt(3)/2, 0, h};
+  Circle(q + 1) = {q + 2, 1, q + 3};
+  Circle(q + 2) = {q + 3, 1, q + 4};
+  Circle(q + 3) = {q + 4, 1, q + 2};
+  Curve Loop(q + 1) = {q + 1, q + 2, q + 3};
+EndFor
+Plane Surface(1) = {11};
+Plane Surface(2) = {1, 11};
+Physical Surface("inclusion") = {1};
+Physical Surface("outside") = {2};
+"""
 
-    errors = []
-    for h in (0.2, 0.1, 0.05):
-        from fem_apps.meshing import MeshCase, build
 
-        domain = build(
-            MPI.COMM_SELF, MeshCase(geometry="disc", parameters={"h": h, "radius": 1.0})
-        ).mesh
-        V = fem.functionspace(domain, ("Lagrange", 1))
-        x = V.tabulate_dof_coordinates()
-        # one node at the rim is held: the potential is determined up to a constant
-        rim = np.flatnonzero(np.hypot(x[:, 0], x[:, 1]) > 1 - 1e-9)
-        s = Stiffness(V, rim[:1])
-        cells = domain.topology.index_map(2).size_local
-        centre = mesh.compute_midpoints(domain, 2, np.arange(cells, dtype=np.int32))
-        sigma = np.where(np.hypot(*centre[:, :2].T) < 0.5, 2.0, 1.0)
-        import ufl
+def neumann_to_dirichlet(path, refine, inside, outside):
+    """The discrete map's eigenvalues, descending: boundary currents to boundary voltages."""
+    built = build(MPI.COMM_SELF, MeshCase(file=path, refine=refine))
+    domain = built.mesh
+    V = fem.functionspace(domain, ("Lagrange", 1))
+    rim = boundary_nodes(V)
+    # one node is held: a potential is known up to a constant
+    s = Stiffness(V, rim[:1])
+    sigma = np.full(len(s.dofs), outside)
+    sigma[built.cell_tags.find(built.names["inclusion"][1])] = inside
+    u, v = ufl.TrialFunction(V), ufl.TestFunction(V)
+    M = sparse(u * v * ufl.ds).tocsr()[:, rim].toarray()
+    # currents without net charge
+    Z = null_space(M.sum(axis=0)[None])
+    loads = M @ Z
+    potentials = s.extend(s.solver(sigma)(loads[s.free]))
+    return eigh(loads.T @ potentials, loads[rim].T @ Z, eigvals_only=True)[::-1]
 
-        t = ufl.atan2(ufl.SpatialCoordinate(domain)[1], ufl.SpatialCoordinate(domain)[0])
-        row = []
-        for n, want in ((1, 0.846153846154), (2, 0.479591836735)):
-            load = fem.assemble_vector(
-                fem.form(ufl.cos(n * t) * ufl.TestFunction(V) * ufl.ds)
-            ).array
-            u = s.extend(s.solver(sigma)(load[s.free]))
-            # projection of the boundary values on cos(n t)
-            row.append(abs(u @ load / np.pi - want))
-            if n == 1 and h == 0.05:
-                empty = s.extend(s.solver(np.ones(cells))(load[s.free])) @ load / np.pi
-                assert abs(empty - 1) < 0.01
-        errors.append(row)
-    # the inclusion's rim is met by whole triangles only: first order at least
-    assert np.all(np.array(errors[-1]) < 0.02)
-    assert np.all(np.array(errors[-1]) < 0.5 * np.array(errors[0]))
+
+@pytest.mark.parametrize(("r", "s1", "s0"), [(0.5, 2.0, 1.0), (0.7, 0.2, 1.5), (0.3, 50.0, 0.8)])
+def test_two_discs_have_their_analytic_eigenvalues_to_second_order(r, s1, s0, tmp_path):
+    """Inclusion of radius r in the unit disc: (1 - mu r^2n)/(n s0 (1 + mu r^2n)), cos and sin.
+
+    Meshes fitted to both circles, refined onto them: polygons, so the geometry counts too.
+    """
+    path = tmp_path / "two_discs.geo"
+    path.write_text(f"h = 0.16;\nr = {r};\n{TWO_DISCS}")
+    n = np.repeat(np.arange(1, 5), 2)
+    mu = (s1 - s0) / (s1 + s0)
+    want = (1 - mu * r ** (2 * n)) / (n * s0 * (1 + mu * r ** (2 * n)))
+    found = [neumann_to_dirichlet(path, k, s1, s0)[: len(n)] for k in range(3)]
+    errors = np.abs(np.array(found) / want - 1)
+    rates = np.log2(errors[:-1] / errors[1:])
+    assert np.all(errors[-1] < 1e-3 * n)
+    assert np.all((rates > 1.9) & (rates < 2.2)), (errors, rates)
 
 
 def test_mean_free_basis():

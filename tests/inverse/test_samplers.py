@@ -130,6 +130,43 @@ def test_moment_matching_score_is_exact_for_gaussian_priors():
         np.testing.assert_allclose(score, want, rtol=1e-8, atol=1e-10)
 
 
+def test_gauss_newton_draw_is_exact_for_linear_operators():
+    """The same affine map of x, and the same law of what is drawn."""
+    prior, A, y, noise = problem()
+    F = from_model(
+        "host", A.shape, lambda x: A.dense @ x, lambda x, w: A.dense.T @ w, lambda x: A.dense
+    )
+    x, a, b = jnp.asarray(np.random.default_rng(1).normal(size=(3, 10))), 1.5, 0.7
+    exact = samplers_guided.split("gibbs", prior, A, y, noise, v=1.0).step
+    ours = samplers_guided.split("gibbs", prior, F, y, noise, v=1.0, gauss_newton=2).step
+    zero = jnp.zeros((2, 3, 10))
+    np.testing.assert_allclose(ours(x, a, b, zero), exact(x, a, b, zero), rtol=1e-9, atol=1e-11)
+
+    def spread(step):
+        columns = [
+            step(x, a, b, zero.at[:, :, k].set(jnp.array([[1.0], [0.0]])))[0] for k in range(10)
+        ]
+        B = np.stack(columns) - step(x, a, b, zero)[0]
+        return B.T @ B
+
+    np.testing.assert_allclose(spread(ours), spread(exact), rtol=1e-9, atol=1e-11)
+
+
+def test_gauss_newton_draw_is_centred_at_the_mode():
+    prior, A, y, noise = problem()
+    F = from_model(
+        *("bent", A.shape),
+        lambda x: np.sinh(A.dense @ x),
+        lambda x, w: A.dense.T @ (np.cosh(A.dense @ x) * w),
+        lambda x: np.cosh(A.dense @ x)[:, None] * A.dense,
+    )
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(3, 10)))
+    step = samplers_guided.split("gibbs", prior, F, y, noise, v=1.0, gauss_newton=30).step
+    z, z0, r2 = step(x, 1.5, 0.0, jnp.zeros((2, 3, 10))), prior(x, 1.5), 1.5**2 / (1.5**2 + 1)
+    g = jax.vmap(lambda z: jax.grad(lambda z: jnp.sum((jnp.sinh(A.dense @ z) - y) ** 2))(z))(z)
+    np.testing.assert_allclose(g / (2 * noise**2) + (z - z0) / r2, 0, atol=1e-6)
+
+
 def test_ddnm_is_consistent_to_rounding_and_no_posterior():
     prior, A, _, _ = problem()
     y = A.dense @ np.ones(10)

@@ -1,10 +1,12 @@
 """The same numbers on one rank and on all: chains, samples of a trained prior, networks."""
 
 import numpy as np
+import pytest
 from mpi4py import MPI
 
 from fem_apps.case import validate
-from fem_apps.output.folder import open_run
+from fem_apps.errors import Interrupted
+from fem_apps.output.folder import Stop, open_run
 
 
 def metrics(comm, raw, folder):
@@ -40,6 +42,28 @@ def test_chains(tmp_path, monkeypatch):
     agree(a, b, ("map_cost", "acceptance", "effective_samples", "r_hat", "coverage"), 1e-9)
 
 
+def test_chains_begun_together_are_continued_alone(tmp_path, monkeypatch):
+    from fem_apps.inverse import bayesian, bayesian_chains
+
+    comm = MPI.COMM_WORLD
+    where = comm.bcast(tmp_path)
+    monkeypatch.setattr(bayesian_chains, "BLOCK", 4)
+    case = validate(
+        {
+            **{"kind": "bayesian-inverse", "name": "case", "output": {"pictures": False}},
+            "problem": {"type": "conductivity", "cells": 8, "data": "synthetic", "points": 5},
+            "mcmc": {"chains": 3, "draws": 10, "warmup": 6, "leaps": 4},
+        }
+    )
+    with pytest.raises(Interrupted, match="draw 4 of 16"):
+        bayesian.run(case, open_run(comm, case, where / "run", stop=Stop(15)))
+    whole = bayesian.run(case, open_run(comm, case, where / "whole"))
+    comm.barrier()
+    if comm.rank == 0:
+        run = open_run(MPI.COMM_SELF, case, where / "run", restart=True)
+        assert bayesian.run(case, run) == whole
+
+
 def test_samples_of_a_trained_prior(tmp_path, monkeypatch):
     raw = {
         "kind": "diffusion-prior",
@@ -55,6 +79,33 @@ def test_samples_of_a_trained_prior(tmp_path, monkeypatch):
     a, b = both(raw, tmp_path, monkeypatch)
     # the network works in float32
     agree(a, b, ("psnr", "psnr_lmmse", "psnr_tv", "chi2", "coverage"), 1e-3)
+
+
+def test_diffusion_prior_of_an_impedance_problem(tmp_path, monkeypatch):
+    from fem_apps.inverse import bayesian_diffusion
+
+    monkeypatch.setattr(bayesian_diffusion, "GROUP", 2)
+    raw = {
+        "kind": "bayesian-inverse",
+        "truth": "image",
+        "noise": 0.01,
+        "problem": {"type": "impedance", "electrodes": 6, "h": 0.25, "pixels": 8},
+        "prior": {"learnt": True},
+        "mcmc": {"chains": 3, "draws": 8, "warmup": 4, "leaps": 4},
+        "diffusion": {
+            "prior": {
+                **{"family": "level-set", "size": 8, "images": 100},
+                "network": {"channels": [8], "patch": 2},
+                "training": {"steps": 60, "batch": 8},
+            },
+            "sampler": {"method": "gibbs", "steps": 3, "chains": 4, "iterations": 2},
+        },
+    }
+    a, b = both(raw, tmp_path, monkeypatch)
+    # groups of the same members: equal to the last bit
+    keys = [k for k in a if k.startswith(("mode_", "chains_", "diffusion_"))]
+    assert len(keys) == 15
+    assert {k: a[k] for k in keys} == {k: b[k] for k in keys}
 
 
 def test_networks(tmp_path, monkeypatch):
