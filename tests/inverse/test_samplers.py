@@ -218,6 +218,17 @@ def test_posterior_of_ten_unknowns(name):
         np.testing.assert_allclose(np.trace(np.cov(out.T)), np.trace(exact.covariance), rtol=0.12)
 
 
+def test_langevin_steps_have_their_own_variance():
+    """x' = x - h p x + sqrt(2h) xi is stationary with variance 1/(p (1 - h p/2)), not 1/p."""
+    draw = samplers_guided._langevin_draw(ONE, np.zeros(1), 1.0, 60, 1.0, 0.5)
+    xi = jnp.asarray(np.random.default_rng(0).normal(size=(60, 100_000, 1)))
+    z = np.asarray(draw(jnp.zeros((100_000, 1)), 0.5, xi))
+    p, h = 3.0, 0.5 / 3
+    want = 1 / (p * (1 - h * p / 2))
+    assert abs(z.var() / want - 1) < 0.02
+    assert want > 1.3 / p
+
+
 def test_nonlinear_operators_are_refused_where_singular_values_are_needed():
     square = from_model("square", (1, 1), lambda x: x**2, lambda x, w: 2 * x * w)
     with pytest.raises(CaseError, match="not linear"):
