@@ -64,6 +64,8 @@ class Setting:
         noise: law of the noise.
         alpha: strength of the recorruption.
         norm: of residuals in the space of data.
+        seen: where A is smoothing, networks give `seen` f, shape (n, n): what data cannot tell is
+            then not made up.
     """
 
     size: int
@@ -72,6 +74,7 @@ class Setting:
     noise: CorrelatedNoise
     alpha: float = 1.0
     norm: Norm = "image"
+    seen: np.ndarray | None = None
 
     @cached_property
     def shape(self) -> tuple[int, int]:
@@ -92,10 +95,10 @@ class Setting:
         return jnp.asarray(self.inverse(np.isin(self.groups(), groups)), jnp.float32)
 
 
-def reconstruct(model: UNet, images: jax.Array) -> jax.Array:
+def reconstruct(model: UNet, images: jax.Array, s: Setting) -> jax.Array:
     """The network on flat images, shapes (batch, n) -> (batch, n)."""
-    size = round(images.shape[-1] ** 0.5)
-    return model(images.reshape(-1, size, size, 1)).reshape(images.shape)
+    out = model(images.reshape(-1, s.size, s.size, 1)).reshape(images.shape)
+    return out if s.seen is None else out @ s.seen.T
 
 
 def make_loss(method: Method, s: Setting) -> Callable[[Any, Any, jax.Array], jax.Array]:
@@ -126,9 +129,9 @@ def make_loss(method: Method, s: Setting) -> Callable[[Any, Any, jax.Array], jax
         y, x = batch
         At, Bt = matrices()
         if method == "supervised-y":
-            return size((reconstruct(model, y @ Bt) - x) @ At)
+            return size((reconstruct(model, y @ Bt, s) - x) @ At)
         z, target = recorrupted(y, key)
-        r = reconstruct(model, z @ Bt) @ At
+        r = reconstruct(model, z @ Bt, s) @ At
         match method:
             case "supervised":
                 return size(r - x @ At)
@@ -145,7 +148,7 @@ def make_loss(method: Method, s: Setting) -> Callable[[Any, Any, jax.Array], jax
         parts = y @ jax.lax.optimization_barrier(folds)
         k = jax.random.randint(key, (), 0, FOLDS)
         rest = (parts.sum(axis=0) - parts[k]) / (FOLDS - 1)
-        return mean_square(reconstruct(model, rest) - parts[k])
+        return mean_square(reconstruct(model, rest, s) - parts[k])
 
     pairs = list(combinations(range(FOLDS), 2)) if method == "sparse2inverse" else []
     inputs = jnp.stack([s.part(p).T for p in pairs] or [Bt])
@@ -154,7 +157,7 @@ def make_loss(method: Method, s: Setting) -> Callable[[Any, Any, jax.Array], jax
     def sparse2inverse(model: UNet, batch: Any, key: jax.Array) -> jax.Array:
         y, _ = batch
         k = jax.random.randint(key, (), 0, len(pairs))
-        r = reconstruct(model, y @ jax.lax.optimization_barrier(inputs)[k]) @ matrices()[0] - y
+        r = reconstruct(model, y @ jax.lax.optimization_barrier(inputs)[k], s) @ matrices()[0] - y
         return 2 * mean_square(r * others[k])
 
     return {"noise2inverse": noise2inverse, "sparse2inverse": sparse2inverse}.get(method, loss)
@@ -184,18 +187,18 @@ def estimate(
     if method == "noise2inverse":
         folds = jnp.stack([y @ s.part((k,)).T for k in range(FOLDS)])
         rests = (folds.sum(axis=0) - folds) / (FOLDS - 1)
-        return sum(reconstruct(model, r) for r in rests) / FOLDS
+        return sum(reconstruct(model, r, s) for r in rests) / FOLDS
     if method == "sparse2inverse":
         pairs = list(combinations(range(FOLDS), 2))
-        return sum(reconstruct(model, y @ s.part(p).T) for p in pairs) / len(pairs)
+        return sum(reconstruct(model, y @ s.part(p).T, s) for p in pairs) / len(pairs)
     if method in ("two-step", "naive"):
         draws = max(draws, 1)
     if draws == 0 or method == "supervised-y":
-        return reconstruct(model, y @ B.T)
+        return reconstruct(model, y @ B.T, s)
     key = jax.random.key(0) if key is None else key
     total = jnp.zeros((y.shape[0], B.shape[0]), jnp.float32)
     for k in jax.random.split(key, draws):
         v = (y + s.alpha * s.noise.draw(k, y.shape[0])) @ B.T
-        f = reconstruct(model, v)
+        f = reconstruct(model, v, s)
         total += 2 * f - v if method == "two-step" else f
     return total / draws
