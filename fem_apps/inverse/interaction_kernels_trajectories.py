@@ -38,8 +38,10 @@ from fem_apps.inverse.interaction_kernels_misfit import blocks
 from fem_apps.inverse.interaction_kernels_sparse import Fit
 from fem_apps.problems.free_energy import Diffusion
 
-# B-splines for the initial density; floor of the standard deviation.
-NUISANCE, ROUNDING = 34, 1e-4
+# Cells to a B-spline for the initial density: with 5, an initial density whose noise the splines do
+# not resolve and the flow does not smooth (m = 3, little mass) bends the coefficients by 3 of their
+# standard errors. Floor of the standard deviation.
+NUISANCE, ROUNDING = 2, 1e-4
 # Part of a cell that the drift passes in a step.
 COURANT = 0.5
 # Cells at each end that do not count.
@@ -109,7 +111,11 @@ def likelihood(
         (coefficients[j] * _table(atoms[j], fine) for j in used), 0 * _table(atoms[0], fine)
     )
     flow_fine = Flow(fine, K_fine, V(fine.centre), tuple(diffusion))
-    B = _splines(c, NUISANCE) if noise > 1e-3 else np.zeros((0, len(c.width)))
+    B = (
+        _splines(c, max(4, len(c.width) // NUISANCE))
+        if noise > 1e-3
+        else np.zeros((0, len(c.width)))
+    )
     F, g, const, count = np.zeros((K, K)), np.zeros(K), 0.0, 0
     kept, parts = [], []
     for one in data:
