@@ -7,8 +7,8 @@ quadratic error functional (`interaction_kernels_functional`, `interaction_kerne
 over a dictionary or B-splines (`_atoms`); sparse solvers and model selection (`_sparse`,
 `_selection`); on the line the estimate is sharpened by whole trajectories (`_trajectories`)
 unless these fit worse than their noise allows (`_misfit`); then the equation with the estimate is
-solved and compared with data and truth (`_verify`). After Carrillo, Estrada-Rodriguez, Mikolas & Tang
-(2024, arXiv:2402.06355) and Lang & Lu (2020, arXiv:2010.15694).
+solved and compared with data and truth (`_verify`). After Carrillo,
+Estrada-Rodriguez, Mikolas & Tang (2024, arXiv:2402.06355) and Lang & Lu (2020, arXiv:2010.15694).
 """
 
 from __future__ import annotations
