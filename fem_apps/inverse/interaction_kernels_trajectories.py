@@ -1,8 +1,8 @@
 """Gauss-Newton on whole trajectories, on the line: a likelihood for dictionary coefficients.
 
 Data y(t, x) = rho(t, x; c, rho0) (1 + s e). About an estimate (c, rho0), with sensitivities S_j =
-d rho / d c_j of every atom of the dictionary and R_k of smooth relative changes B_k of the
-unknown rho0 (cubic B-splines), the residual is linear in the new coefficients, and minus twice
+d rho / d c_j of every atom of the dictionary and R_k of relative changes B_k of the unknown
+rho0 (cubic B-splines), the residual is linear in the new coefficients, and minus twice
 the log likelihood is
 
     chi^2(c) = sum (y - rho - S (c - c_0) - R a)^2 / (s^2 rho^2 + 16 delta^2), least over a,
@@ -38,10 +38,11 @@ from fem_apps.inverse.interaction_kernels_misfit import blocks
 from fem_apps.inverse.interaction_kernels_sparse import Fit
 from fem_apps.problems.free_energy import Diffusion
 
-# Cells to a B-spline for the initial density: with 5, an initial density whose noise the splines do
-# not resolve and the flow does not smooth (m = 3, little mass) bends the coefficients by 3 of their
-# standard errors. Floor of the standard deviation.
-NUISANCE, ROUNDING = 2, 1e-4
+# B-splines for the initial density, at most, else one a cell: what noise of the first snapshot
+# they do not resolve, and a flow with m = 3 and little mass does not smooth, would bend the
+# coefficients.
+# Floor of the standard deviation.
+NUISANCE, ROUNDING = 200, 1e-4
 # Part of a cell that the drift passes in a step.
 COURANT = 0.5
 # Cells at each end that do not count.
@@ -111,11 +112,7 @@ def likelihood(
         (coefficients[j] * _table(atoms[j], fine) for j in used), 0 * _table(atoms[0], fine)
     )
     flow_fine = Flow(fine, K_fine, V(fine.centre), tuple(diffusion))
-    B = (
-        _splines(c, max(4, len(c.width) // NUISANCE))
-        if noise > 1e-3
-        else np.zeros((0, len(c.width)))
-    )
+    B = _splines(c, min(len(c.width), NUISANCE)) if noise > 1e-3 else np.zeros((0, len(c.width)))
     F, g, const, count = np.zeros((K, K)), np.zeros(K), 0.0, 0
     kept, parts = [], []
     for one in data:
@@ -168,7 +165,7 @@ def fit_trajectories(
     start: np.ndarray,
     noise: float,
     choose: Callable[[Likelihood], Fit],
-    iterations: int = 3,
+    iterations: int = 6,
 ) -> tuple[Fit, Likelihood, list[Trajectory]]:
     """Gauss-Newton: form, choose a support, start again from it, until nothing changes.
 
