@@ -152,8 +152,8 @@ def likelihood(
             out.append(Trajectory(one.t, one.y, rho0 / (c.width @ rho0)))
         return out
 
-    by_blocks = (np.concatenate([p[k] for p in parts]) for k in (0, 1))
-    return Likelihood((F + F.T) / 2, g, float(const), count, *by_blocks, update)
+    by_block, score = (np.concatenate([p[k] for p in parts]) for k in (0, 1))
+    return Likelihood((F + F.T) / 2, g, float(const), count, by_block, score, update)
 
 
 def fit_trajectories(
