@@ -5,10 +5,10 @@
 Densities or particle positions, noisy and sparse in time, on the line or in the plane. The
 quadratic error functional (`interaction_kernels_functional`, `interaction_kernels_particles`)
 over a dictionary or B-splines (`_atoms`); sparse solvers and model selection (`_sparse`,
-`_selection`); on the line the estimate is sharpened by whole trajectories (`_trajectories`); then
-the equation with the estimate is solved and compared with data and truth (`_verify`). After
-Carrillo, Estrada-Rodriguez, Mikolas & Tang (2024, arXiv:2402.06355) and Lang & Lu (2020,
-arXiv:2010.15694).
+`_selection`); on the line the estimate is sharpened by whole trajectories (`_trajectories`)
+unless these fit worse than their noise allows (`_misfit`); then the equation with the estimate is
+solved and compared with data and truth (`_verify`). After Carrillo,
+Estrada-Rodriguez, Mikolas & Tang (2024, arXiv:2402.06355) and Lang & Lu (2020, arXiv:2010.15694).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class SolverCase(Table):
     trajectories: bool | None = Field(
         None,
         description="sharpen by the likelihood of whole trajectories; None: on the line, for a "
-        "dictionary and known diffusion",
+        "dictionary and known diffusion, where they fit as well as the noise allows",
     )
     resamples: int | None = Field(
         None,

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import reduce
 from operator import add
-from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 
-from fem_apps.errors import CaseError, Interrupted
-from fem_apps.inverse import interaction_kernels_selection as selection
-from fem_apps.inverse import interaction_kernels_sparse as sparse
+from fem_apps.errors import CaseError, Interrupted, SolveError
 from fem_apps.inverse.interaction_kernels import SolverCase
 from fem_apps.inverse.interaction_kernels_atoms import Atom
+from fem_apps.inverse.interaction_kernels_choose import choose, find_gauges, informed
 from fem_apps.inverse.interaction_kernels_data import Snapshots, noise_level, order
 from fem_apps.inverse.interaction_kernels_functional import (
     Known,
@@ -28,23 +25,18 @@ from fem_apps.inverse.interaction_kernels_functional import (
 )
 from fem_apps.inverse.interaction_kernels_kept import Keep, no_keep
 from fem_apps.inverse.interaction_kernels_particles import Paths, assemble_paths
-from fem_apps.inverse.interaction_kernels_selection import Selected
 from fem_apps.inverse.interaction_kernels_sharpen import (
+    MISFIT,
     NOISY,
     Estimate,
     sharpen,
     use_trajectories,
 )
-from fem_apps.inverse.interaction_kernels_sparse import Fit
-from fem_apps.inverse.interaction_kernels_tikhonov import penalty, tikhonov
-from fem_apps.inverse.interaction_kernels_tikhonov import solve as regularised
 from fem_apps.inverse.interaction_kernels_verify import density_points, pair_distances
 from fem_apps.output.folder import Run
 
 log = logging.getLogger(__name__)
 
-# Part of a column's square that other columns may leave before it is a gauge of theirs.
-GAUGE = 1e-5
 RESAMPLES = 20
 
 
@@ -94,17 +86,44 @@ def from_densities(
         )
         parts.append(Quadratic(**one))
     form = reduce(add, parts)
-    _informed(form)
+    informed(form)
     gauges = find_gauges(form, len(s.atoms), names)
     for g in gauges:
         run.note(g[1])
     free = [i for i in range(s.size) if i not in {g[0] for g in gauges}]
     likely = use_trajectories(s, known, solver, noise)
+
+    def distances() -> np.ndarray:
+        return np.concatenate(
+            [pair_distances(density_points(s.graph, d), len(d.t), seed) for d in data]
+        )
+
+    def functional(others: Sequence[Quadratic]) -> Estimate:
+        e = choose(form, others, solver, free, s.atoms, distances)
+        return replace(e, noise=noise, window=kind, gauges=tuple(g[1] for g in gauges))
+
+    if likely:
+        _check(run)
+        run.progress.update(0.4, "trajectories")
+        try:
+            found, misfit = sharpen(s, data, known, solver, functional([]), seed, keep)
+        except SolveError as e:
+            if solver.trajectories:  # asked for
+                raise
+            found, misfit = functional([]), np.inf
+            run.note(f"no trajectories: {e}")
+        log.info("trajectories: errors of the fit %.2f times those of the noise", misfit**0.5)
+        if misfit > MISFIT:
+            run.note(
+                f"the errors of the fit to trajectories are {misfit**0.5:.1f} times those that "
+                "the noise makes: the data, or the solution of the flow, err otherwise"
+            )
+        if misfit <= MISFIT or solver.trajectories:
+            return found
+        run.note("the error functional's estimate was kept; solver.trajectories = true insists")
     wanted = RESAMPLES if solver.resamples is None else solver.resamples
-    if likely or solver.method != "auto":
-        wanted = 0 if likely else wanted
     others = []
-    if solver.method in ("auto", "tikhonov") and noise > 1e-4 and not likely:
+    if solver.method in ("auto", "tikhonov") and noise > 1e-4:
         for k in range(wanted):
             _check(run)
             run.progress.update(0.4 + 0.3 * k / wanted, f"resample {k + 1} of {wanted}")
@@ -115,19 +134,7 @@ def from_densities(
                 ),
             )
             others.append(Quadratic(**one))
-
-    def distances() -> np.ndarray:
-        return np.concatenate(
-            [pair_distances(density_points(s.graph, d), len(d.t), seed) for d in data]
-        )
-
-    estimate = _choose(form, others, solver, free, s.atoms, distances)
-    estimate = replace(estimate, noise=noise, window=kind, gauges=tuple(g[1] for g in gauges))
-    if not likely:
-        return estimate
-    _check(run)
-    run.progress.update(0.4, "trajectories")
-    return sharpen(s, data, known, solver, estimate, seed, keep)
+    return functional(others)
 
 
 def from_paths(
@@ -153,7 +160,7 @@ def from_paths(
         run.progress.update(0.1 + 0.4 * k / len(data), f"error functional, {d.name}")
         parts.append(Quadratic(**keep(f"form_{k + 1}", lambda d=d: assembled([d]))))  # type: ignore[misc]
     form = reduce(add, parts)
-    _informed(form)
+    informed(form)
     wanted = 8 if solver.resamples is None else solver.resamples
     others = []
     for k in range(wanted if solver.method in ("auto", "tikhonov") else 0):
@@ -168,7 +175,7 @@ def from_paths(
     def distances() -> np.ndarray:
         return np.concatenate([pair_distances(_draw(d), len(d.t), seed) for d in data])
 
-    found = _choose(form, others, solver, free, atoms, distances)
+    found = choose(form, others, solver, free, atoms, distances)
     return replace(found, noise=0.0, window="ends", sigma=sigma)
 
 
@@ -188,48 +195,6 @@ def _half(d: Paths, rng: np.random.Generator) -> Paths:
     n = len(d.t)
     first = int(rng.integers(0, n - n // 2))
     return d.between(first, first + max(3, n // 2))
-
-
-def find_gauges(form: Quadratic, atoms: int, names: Sequence[str]) -> list[tuple[int, str]]:
-    """Columns besides W's that other columns reproduce: not identifiable, and fixed at 0.
-
-    With a constant mean mbar, W += c |x|^2/2 and V += -c |x|^2/2 + c mbar.x leave the flow
-    unchanged;
-    a narrow kernel mimics quadratic diffusion.
-    """
-    scale = 1 / np.sqrt(np.maximum(np.diag(form.A), 1e-300))
-    A = form.A * np.outer(scale, scale)
-    out: list[tuple[int, str]] = []
-    kept = list(range(atoms))
-    for k in range(atoms, len(A)):
-        block = A[np.ix_(kept, kept)]
-        values, Q = np.linalg.eigh(block)
-        good = values > 1e-9 * values[-1]
-        t = (Q[:, good].T @ A[kept, k]) / values[good]
-        rest = 1 - float(t @ (values[good] * t))
-        if rest < GAUGE:
-            x = Q[:, good] @ t
-            strongest = [names[kept[i]] for i in np.argsort(-np.abs(x))[:3]]
-            out.append(
-                (
-                    k,
-                    f"{names[k]} cannot be told from a combination of other terms (mainly "
-                    f"{', '.join(strongest)}; {max(rest, 0):.1e} is left): a gauge freedom of "
-                    "these data; it was fixed at 0. Remedy: a mean that moves, more initial data",
-                )
-            )
-        else:
-            kept.append(k)
-    return out
-
-
-def _informed(form: Quadratic) -> None:
-    if not np.isfinite(form.A).all() or not np.isfinite(form.b).all():
-        raise CaseError("the error functional is not finite: an atom is singular where data are")
-    if not np.trace(form.A) > 0:
-        raise CaseError(
-            "the data give no force to any atom of the dictionary: nothing can be identified"
-        )
 
 
 def _check(run: Run) -> None:
@@ -258,72 +223,3 @@ def _resample(
         more = float(np.sqrt(2)) * noise if debias and noise > 1e-3 else 0.0
         parts.append(assemble(s, Snapshots(d.t, rho, d.name), known, kind=kind, noise=more))
     return reduce(add, parts)
-
-
-def _choose(
-    form: Quadratic,
-    others: Sequence[Quadratic],
-    solver: SolverCase,
-    free: Sequence[int],
-    atoms: Sequence[Atom],
-    distances: Callable[[], np.ndarray],
-) -> Estimate:
-    """The case's solver on the columns that are free; atoms always are."""
-    f: Any = np.ix_(free, free)
-    A, b = form.A[f], form.b[list(free)]
-    method, size = solver.method, solver.size
-    lam = None
-    if method == "tikhonov":
-        size_of = penalty(solver.seminorm, atoms, distances(), len(b) - len(atoms))
-        c, lam = tikhonov(A, b, size_of, solver.rule)
-        fit = Fit(tuple(range(len(b))), c, float(c @ A @ c - 2 * b @ c))
-        again = [regularised(q.A[f], q.b[list(free)], size_of, lam) for q in others]
-        samples = np.array(again).reshape(-1, len(b))
-        chosen = Selected(fit, [fit], 1.0, samples, Counter())
-    elif method == "auto" and size is None:
-        few = [Quadratic(q.A[f], q.b[list(free)]) for q in others]
-        chosen = selection.from_resamples(Quadratic(A, b), few, solver.largest)
-    else:
-        fit = _sized(A, b, solver, size)
-        again = [sparse.refit(q.A[f], q.b[list(free)], fit.support).c for q in others]
-        chosen = Selected(fit, [fit], 1.0, np.array(again).reshape(-1, len(b)), Counter())
-    chosen = _widen(chosen, free, len(form.b))
-    return Estimate(chosen.fit.c, chosen, chosen.fit, form, 0.0, "ends", None, (), lam)
-
-
-def _sized(A: np.ndarray, b: np.ndarray, solver: SolverCase, size: int | None) -> Fit:
-    if solver.method == "stlsq":
-        return sparse.sequential_thresholding(A, b, solver.threshold)
-    if size is None:
-        raise CaseError(f"solver.method = {solver.method!r} needs solver.size")
-    if size > len(b):
-        raise CaseError(f"solver.size = {size}: there are only {len(b)} columns")
-    if solver.method == "lasso":
-        return sparse.lasso(A, b, size)
-    if solver.method == "partinv":
-        Phi, u = sparse.square_root(A, b)
-        among = sparse.partial_inversion(Phi, u, max(solver.kept, size))
-        return sparse.best_subset(A, b, min(size, len(among)), among)[0]
-    if solver.method == "subspace-pursuit":
-        return sparse.refit(A, b, sparse.subspace_pursuit(*sparse.square_root(A, b), size))
-    return selection.candidates(A, b, size)
-
-
-def _widen(chosen: Selected, free: Sequence[int], n: int) -> Selected:
-    """Back to all columns."""
-
-    def wide(f: Fit) -> Fit:
-        c = np.zeros(n)
-        c[list(free)] = f.c
-        return Fit(tuple(free[i] for i in f.support), c, f.cost)
-
-    samples = np.zeros((len(chosen.samples), n))
-    samples[:, list(free)] = chosen.samples
-    supports = Counter({tuple(free[i] for i in k): v for k, v in chosen.supports.items()})
-    return replace(
-        chosen,
-        fit=wide(chosen.fit),
-        ladder=[wide(f) for f in chosen.ladder],
-        samples=samples,
-        supports=supports,
-    )

@@ -76,12 +76,14 @@ def ladder(A: np.ndarray, b: np.ndarray, largest: int) -> list[Fit]:
     return [candidates(A, b, s) for s in range(1, min(largest, len(b)) + 1)]
 
 
-def by_criterion(steps: Sequence[Fit], columns: int, count: int) -> Fit:
-    """Least cost + s log(count) + 2 log binomial(columns, s): extended BIC, cost = chi^2."""
+def by_criterion(steps: Sequence[Fit], columns: int, count: int, inflation: float = 1.0) -> Fit:
+    """Least chi^2 / inflation + s log(count) + 2 log binomial(columns, s): extended BIC."""
     return min(
         steps,
         key=lambda f: (
-            f.cost + len(f.support) * log(count) + 2 * _log_binomial(columns, len(f.support))
+            f.cost / inflation
+            + len(f.support) * log(count)
+            + 2 * _log_binomial(columns, len(f.support))
         ),
     )
 
@@ -91,18 +93,31 @@ def _log_binomial(n: int, k: int) -> float:
 
 
 def from_likelihood(
-    F: np.ndarray, g: np.ndarray, count: int, largest: int, resamples: int, rng: np.random.Generator
+    F: np.ndarray,
+    g: np.ndarray,
+    count: int,
+    steps: list[Fit],
+    resamples: int,
+    rng: np.random.Generator,
+    inflation: float = 1.0,
 ) -> Selected:
     """Support by extended BIC, made smaller until it is the best of its size in most resamples.
 
     Resamples are g* = g + F^(1/2) e, whose covariance is the Fisher information F: an atom that
-    only
-    fits the discretisation error of the forward solution has rivals that do so as well.
+    only fits the discretisation error of the forward solution has rivals that do so as well.
+
+    Args:
+        F: Fisher information.
+        g: with it, chi^2 = const + c.F c - 2 g.c.
+        count: number of values.
+        steps: the ladder of F and g.
+        resamples: how many.
+        rng: for them.
+        inflation: variance of g over F, of `interaction_kernels_misfit`.
     """
-    steps = ladder(F, g, largest)
-    size = len(by_criterion(steps, len(g), count).support)
+    size = len(by_criterion(steps, len(g), count, inflation).support)
     values, Q = np.linalg.eigh(F)
-    root = Q * np.sqrt(np.maximum(values, 0))
+    root = Q * np.sqrt(np.maximum(inflation * values, 0))
     stars = [g + root @ rng.standard_normal(len(g)) for _ in range(resamples)]
     while True:
         fit = steps[size - 1]
@@ -111,7 +126,7 @@ def from_likelihood(
         if size == 1 or not stars or share >= CERTAIN:
             break
         penalty = log(count) + 2 * (_log_binomial(len(g), size) - _log_binomial(len(g), size - 1))
-        if steps[size - 2].cost - fit.cost > OVERWHELMING * penalty:
+        if steps[size - 2].cost - fit.cost > OVERWHELMING * inflation * penalty:
             break  # which atoms is not sure, but that there are so many is
         size -= 1
     samples = np.array([sparse.refit(F, star, fit.support).c for star in stars])

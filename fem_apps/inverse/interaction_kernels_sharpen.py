@@ -15,6 +15,7 @@ from fem_apps.inverse.interaction_kernels_data import Snapshots, gathered, order
 from fem_apps.inverse.interaction_kernels_flow import cells
 from fem_apps.inverse.interaction_kernels_functional import Known, Quadratic, Setting, Window
 from fem_apps.inverse.interaction_kernels_kept import Keep
+from fem_apps.inverse.interaction_kernels_misfit import misfit
 from fem_apps.inverse.interaction_kernels_selection import Selected
 from fem_apps.inverse.interaction_kernels_sparse import Fit
 from fem_apps.mpi import on_rank_zero
@@ -22,6 +23,9 @@ from fem_apps.mpi import on_rank_zero
 # Noise above which the functional's window sees all snapshots, and trajectories are worth it.
 NOISY = 5e-3
 LIKELIHOOD_RESAMPLES = 200
+# Variance of the score over what the noise makes, from which the model errs and not the noise:
+# errors twice as large as the likelihood says.
+MISFIT = 4.0
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,15 @@ def sharpen(
     estimate: Estimate,
     seed: int,
     keep: Keep,
-) -> Estimate:
-    """The likelihood of trajectories, on rank 0. Collective."""
+) -> tuple[Estimate, float]:
+    """The likelihood of trajectories, on rank 0. Collective.
+
+    Returns:
+        the estimate, and the misfit of the choice (`interaction_kernels_misfit`).
+
+    Raises:
+        SolveError: the flow of an estimate cannot be computed.
+    """
     graph = s.graph
     at = order(graph)
     x, mass = gathered(graph, graph.x[:, 0]), gathered(graph, graph.mass)
@@ -99,7 +110,9 @@ def sharpen(
         if solver.size is not None:
             return selection.candidates(form.F, form.g, solver.size)
         steps = selection.ladder(form.F, form.g, solver.largest)
-        return selection.by_criterion(steps, len(form.g), form.count)
+        return selection.by_criterion(
+            steps, len(form.g), form.count, inflation(form.G, form.h, steps)
+        )
 
     def work() -> dict[str, np.ndarray]:
         starts = [
@@ -118,16 +131,29 @@ def sharpen(
         )
         rho0 = np.array([b.rho0 for b in better])
         parts = {"F": form.F, "g": form.g, "count": np.array(form.count), "rho0": rho0, "c": fit.c}
-        return {**parts, "cost": np.array(fit.cost)}
+        return {**parts, "cost": np.array(fit.cost), "G": form.G, "h": form.h}
 
     k = keep("trajectories", lambda: on_rank_zero(graph.comm, work))
+    steps = selection.ladder(k["F"], k["g"], solver.largest)
     chosen = selection.from_likelihood(
-        k["F"], k["g"], int(k["count"]), solver.largest, count, np.random.default_rng([seed, 6])
+        k["F"],
+        k["g"],
+        int(k["count"]),
+        steps,
+        count,
+        np.random.default_rng([seed, 6]),
+        inflation(k["G"], k["h"], steps),
     )
     if solver.size is not None:
         support = tuple(int(i) for i in np.flatnonzero(k["c"]))
         chosen = replace(chosen, fit=Fit(support, k["c"], float(k["cost"])))
-    return replace(estimate, c=chosen.fit.c, selected=chosen, start=[r[at] for r in k["rho0"]])
+    found = replace(estimate, c=chosen.fit.c, selected=chosen, start=[r[at] for r in k["rho0"]])
+    return found, misfit(k["G"], k["h"], found.c, chosen.fit.support)
+
+
+def inflation(G: np.ndarray, h: np.ndarray, steps: Sequence[Fit]) -> float:
+    """Misfit of the ladder's largest fit, which has the least bias of a support; at least 1."""
+    return max(1.0, misfit(G, h, steps[-1].c, steps[-1].support))
 
 
 def _start(y: np.ndarray, mass: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Gauss-Newton on whole trajectories, on the line: a likelihood for dictionary coefficients.
 
 Data y(t, x) = rho(t, x; c, rho0) (1 + s e). About an estimate (c, rho0), with sensitivities S_j =
-d rho / d c_j of every atom of the dictionary and R_k of smooth relative changes B_k of the
-unknown rho0 (cubic B-splines), the residual is linear in the new coefficients, and minus twice
+d rho / d c_j of every atom of the dictionary and R_k of relative changes B_k of the unknown
+rho0 (cubic B-splines), the residual is linear in the new coefficients, and minus twice
 the log likelihood is
 
     chi^2(c) = sum (y - rho - S (c - c_0) - R a)^2 / (s^2 rho^2 + 16 delta^2), least over a,
@@ -11,7 +11,9 @@ a quadratic form again, F and g: sparse solvers apply as they do to the error fu
 Bayesian information criterion chooses the size of the support, and F is the Fisher information,
 from which come the band and resamples. rho is extrapolated (Richardson) from the solutions on the
 data's cells and on cells half as wide in half the time steps; delta is their difference: where the
-data's own cells do not resolve the flow, data do not count. It is started from the error
+data's own cells do not resolve the flow, data do not count. The first and last cell do not count
+either: control volumes of P1 nodes have half a cell there, data from cells a whole one, and
+mass that gathers at a wall has twice the density in half a cell. It is started from the error
 functional's estimate; it needs no derivative of the data and no debiasing.
 """
 
@@ -32,13 +34,19 @@ from fem_apps.inverse.interaction_kernels_flow import (
     solve,
     steps_needed,
 )
+from fem_apps.inverse.interaction_kernels_misfit import blocks
 from fem_apps.inverse.interaction_kernels_sparse import Fit
 from fem_apps.problems.free_energy import Diffusion
 
-# B-splines for the initial density; floor of the standard deviation.
-NUISANCE, ROUNDING = 34, 1e-4
+# B-splines for the initial density, at most, else one a cell: what noise of the first snapshot
+# they do not resolve, and a flow with m = 3 and little mass does not smooth, would bend the
+# coefficients.
+# Floor of the standard deviation.
+NUISANCE, ROUNDING = 200, 1e-4
 # Part of a cell that the drift passes in a step.
 COURANT = 0.5
+# Cells at each end that do not count.
+WALL = 1
 # Data that come from cells of their own err as the flow does on them, at all times alike: so much
 # does delta count. With 2 a spurious atom fitted it in case A.
 DISTRUST = 4.0
@@ -61,7 +69,9 @@ class Likelihood:
         F: Fisher information, (n, n).
         g: (n,).
         const: chi^2 of c = 0.
-        count: number of values.
+        count: number of values that count.
+        G: scores by blocks, of `interaction_kernels_misfit`, (blocks, n, n).
+        h: likewise, (blocks, n).
         update: new coefficients -> new data sets with improved rho0.
     """
 
@@ -69,6 +79,8 @@ class Likelihood:
     g: np.ndarray
     const: float
     count: int
+    G: np.ndarray
+    h: np.ndarray
     update: Callable[[np.ndarray], list[Trajectory]]
 
 
@@ -100,9 +112,9 @@ def likelihood(
         (coefficients[j] * _table(atoms[j], fine) for j in used), 0 * _table(atoms[0], fine)
     )
     flow_fine = Flow(fine, K_fine, V(fine.centre), tuple(diffusion))
-    B = _splines(c, NUISANCE) if noise > 1e-3 else np.zeros((0, len(c.width)))
+    B = _splines(c, min(len(c.width), NUISANCE)) if noise > 1e-3 else np.zeros((0, len(c.width)))
     F, g, const, count = np.zeros((K, K)), np.zeros(K), 0.0, 0
-    kept = []
+    kept, parts = [], []
     for one in data:
         steps = steps_needed(flow, one.y, one.t, COURANT)
         changes = one.rho0 * B
@@ -115,6 +127,7 @@ def likelihood(
         w = 1 / np.sqrt(
             (noise * sharp) ** 2 + (DISTRUST * gap) ** 2 + (ROUNDING * sharp.max()) ** 2
         )
+        w[:, :WALL] = w[:, w.shape[1] - WALL :] = 0
         S = (S * w[..., None]).reshape(w.size, -1)
         r = ((one.y - sharp) * w).ravel()
         S, R = S[:, :K], S[:, K:]
@@ -122,12 +135,14 @@ def likelihood(
         M = R.T @ R
         M += 1e-8 * np.trace(M) / max(len(M), 1) * np.eye(len(M))
         P = np.linalg.solve(M, R.T @ np.c_[S, r]) if len(M) else np.zeros((0, K + 1))
-        G, h = S.T @ (S - R @ P[:, :-1]), S.T @ (r - R @ P[:, -1])
+        S0, r0 = S - R @ P[:, :-1], r - R @ P[:, -1]
+        G, h = S.T @ S0, S.T @ r0
         F += G
         g += h + G @ coefficients
-        const += r @ (r - R @ P[:, -1]) + 2 * h @ coefficients + coefficients @ G @ coefficients
-        count += r.size
+        const += r @ r0 + 2 * h @ coefficients + coefficients @ G @ coefficients
+        count += int(np.count_nonzero(w))
         kept.append(P)
+        parts.append(blocks(S0, r0, coefficients, len(one.t)))
 
     def update(new: np.ndarray) -> list[Trajectory]:
         out = []
@@ -137,7 +152,8 @@ def likelihood(
             out.append(Trajectory(one.t, one.y, rho0 / (c.width @ rho0)))
         return out
 
-    return Likelihood((F + F.T) / 2, g, float(const), count, update)
+    by_block, score = (np.concatenate([p[k] for p in parts]) for k in (0, 1))
+    return Likelihood((F + F.T) / 2, g, float(const), count, by_block, score, update)
 
 
 def fit_trajectories(
@@ -149,7 +165,7 @@ def fit_trajectories(
     start: np.ndarray,
     noise: float,
     choose: Callable[[Likelihood], Fit],
-    iterations: int = 3,
+    iterations: int = 6,
 ) -> tuple[Fit, Likelihood, list[Trajectory]]:
     """Gauss-Newton: form, choose a support, start again from it, until nothing changes.
 

@@ -12,8 +12,8 @@ from fem_apps.cli import main
 from fem_apps.fem import node_graph
 from fem_apps.inverse import interaction_kernels_functional as functional
 from fem_apps.inverse.interaction_kernels_atoms import atoms_of
+from fem_apps.inverse.interaction_kernels_choose import find_gauges
 from fem_apps.inverse.interaction_kernels_distance import w2_line
-from fem_apps.inverse.interaction_kernels_estimate import find_gauges
 from fem_apps.inverse.interaction_kernels_flow import Flow, cells, solve
 from fem_apps.inverse.interaction_kernels_simulate import nodal
 from fem_apps.inverse.interaction_kernels_verify import lambda_of

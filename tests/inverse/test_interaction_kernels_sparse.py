@@ -89,7 +89,8 @@ def test_every_solver_finds_a_clean_pair(solve, problem):
 def test_model_selection_stops_at_the_truth(problem):
     A, b, _ = problem
     rng = np.random.default_rng(3)
-    found = selection.from_likelihood(2000 * A, 2000 * b, 1000, 4, 50, rng)
+    steps = selection.ladder(2000 * A, 2000 * b, 4)
+    found = selection.from_likelihood(2000 * A, 2000 * b, 1000, steps, 50, rng)
     assert found.fit.support == (3, 7)
     assert found.stability >= 0.9
     others = [
