@@ -52,7 +52,7 @@ def test_dashpots_have_their_published_floor():
 
 
 def test_layer():
-    """Published: .45 % at S = 3, 7 194 unknowns; complex symmetric matrix; S = 1 lets 8 % through."""
+    """Published: .45 % at S = 3, 7 194 unknowns; symmetric matrix; S = 1 lets 8 % through."""
     s = solved(shells(3, 2, 3), Truncation(type="pml", strength=3))
     assert dofs(s) == 7194
     assert error(s) < 0.006
