@@ -99,7 +99,7 @@ def waves(n: int, only: list[int], count: bool) -> None:
             start, before, cpu = perf_counter(), factor_seconds(), process_time()
             s = Scatterer(data, problem, solver=solver)
             made, (analysis, factor) = perf_counter(), factor_seconds() - before
-            cpu = process_time() - cpu
+            cpu = COMM.allreduce(process_time() - cpu)
             u = s.scattered(P)
             end = perf_counter()
         F = s.ksp.getPC().getFactorMatrix()
