@@ -15,7 +15,7 @@ from fem_apps.compat import geometry_dofmap
 from fem_apps.errors import CaseError, SolveError
 from fem_apps.fem.expressions import parse
 from fem_apps.fem.integrals import owned
-from fem_apps.fem.solvers import set_options, solve
+from fem_apps.fem.solvers import set_up, solve
 from fem_apps.fundamental.medium import PlaneWave
 from fem_apps.meshing import MeshData
 from fem_apps.mpi import extremes
@@ -279,7 +279,7 @@ class Scatterer:
         if self.problem.medium.omega == 0:
             self.A.setNearNullSpace(self.rigid_modes())
             ksp.setOperators(self.A)
-            set_options(
+            set_up(
                 ksp,
                 {
                     "ksp_type": "cg",
@@ -298,7 +298,7 @@ class Scatterer:
             P.assemble()
             self.damping.value = 1.0
             ksp.setOperators(self.A, P)
-            set_options(
+            set_up(
                 ksp,
                 {
                     "ksp_type": "gmres",
@@ -311,7 +311,6 @@ class Scatterer:
                     "sub_pc_factor_mat_solver_type": "mumps",
                 },
             )
-        ksp.setUp()
         return ksp
 
     def _direct(self, pivoting: bool) -> PETSc.KSP:
@@ -334,8 +333,7 @@ class Scatterer:
         for workspace in WORKSPACE:
             ksp = PETSc.KSP().create(self.comm)
             ksp.setOperators(self.A)
-            set_options(ksp, options | {"mat_mumps_icntl_14": workspace})
-            ksp.setUp()
+            set_up(ksp, options | {"mat_mumps_icntl_14": workspace})
             error = _mumps_error(ksp)
             if error[0] >= 0:
                 break

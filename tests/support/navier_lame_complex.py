@@ -12,6 +12,7 @@ from fem_apps.fundamental.medium import Medium, PlaneWave
 from fem_apps.fundamental.scattering import Problem as PointProblem
 from fem_apps.fundamental.scattering import solve_problem
 from fem_apps.meshing import MeshCase, build
+from fem_apps.problems import navier_lame_solve
 from fem_apps.problems.navier_lame import Inclusion, Problem, Solver
 from fem_apps.problems.navier_lame_forms import Truncation
 from fem_apps.problems.navier_lame_run import energies, relative_error
@@ -109,6 +110,17 @@ def test_many_waves_and_iterative_solver_give_the_same():
         shells(3, 2, 3), Truncation(type="pml", strength=2), solver=Solver(type="iterative")
     )
     assert np.linalg.norm(other.scattered(P).x.array - one[0]) < 1e-6 * np.linalg.norm(one[0])
+
+
+def test_factorisation_that_is_not_exact_is_made_again_with_pivoting(monkeypatch):
+    fields, thresholds = [], []
+    for bound in (navier_lame_solve.FACTOR_RESIDUAL, 0.0):  # nothing is as exact as the second
+        monkeypatch.setattr(navier_lame_solve, "FACTOR_RESIDUAL", bound)
+        s = solved(shells(2, 1, 2), Truncation(type="pml"))
+        thresholds.append(s.ksp.getPC().getFactorMatrix().getMumpsCntl(1))
+        fields.append(s.scattered(P).x.array)
+    assert thresholds == [0.0, -1.0]  # none; MUMPS' own
+    assert np.linalg.norm(fields[0] - fields[1]) < 1e-10 * np.linalg.norm(fields[1])
 
 
 def test_statics_by_multigrid_in_few_iterations_at_any_size():
