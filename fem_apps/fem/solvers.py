@@ -45,7 +45,7 @@ def set_options(
 
 
 def set_up(ksp: PETSc.KSP, defaults: Mapping[str, Any], prefix: str = "") -> None:
-    """`set_options` and the first set-up, at which MUMPS, multigrid's levels and blocks read theirs."""
+    """`set_options` and the first set-up, at which MUMPS, levels and blocks read theirs."""
     with default_options(defaults, prefix):
         set_options(ksp, {}, prefix)
         ksp.setUp()
