@@ -24,6 +24,7 @@ from fem_apps.fundamental import kupradze, mfs, sphere
 from fem_apps.fundamental.axisymmetric import RingLeastSquares, rings_of
 from fem_apps.fundamental.bodies import Ellipsoid, shape_of
 from fem_apps.fundamental.surfaces import fibonacci
+from fem_apps.problems.navier_lame_solve import Scatterer
 
 ROUNDS = 3
 
@@ -130,9 +131,12 @@ def rings(small: bool) -> None:
 
 
 def factor(small: bool) -> None:
-    s = solved(shells(3, 2, 3) if small else shells(4, 2, 4), LAYER)
+    for mesh in (shells(3, 2, 3),) if small else (shells(4, 2, 4), shells(6, 3, 5)):
+        factor_of(solved(mesh, LAYER), 500 if small else 1500)
+
+
+def factor_of(s: Scatterer, n: int) -> None:
     flops = 4 * s.ksp.getPC().getFactorMatrix().getMumpsRinfog(3)  # MUMPS counts complex operations
-    n = 500 if small else 1500
     X = np.random.default_rng(0).normal(size=(2, n, n)) + 1j
 
     def again() -> None:

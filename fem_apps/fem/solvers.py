@@ -44,6 +44,13 @@ def set_options(
         solver.setFromOptions()
 
 
+def set_up(ksp: PETSc.KSP, defaults: Mapping[str, Any], prefix: str = "") -> None:
+    """`set_options` and the first set-up, at which MUMPS, levels and blocks read theirs."""
+    with default_options(defaults, prefix):
+        set_options(ksp, {}, prefix)
+        ksp.setUp()
+
+
 def factorised(A: PETSc.Mat, *, spd: bool = False, prefix: str = "") -> PETSc.KSP:
     """A sparse direct solver of A, factorised once: MUMPS (Cholesky where A is declared SPD)."""
     ksp = PETSc.KSP().create(A.comm)

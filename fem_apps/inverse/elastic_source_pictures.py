@@ -24,6 +24,7 @@ def _background(ax: Any, z: np.ndarray, indicator: np.ndarray, plane: tuple[int,
     )
     ax.set_xlabel("xyz"[plane[0]])
     ax.set_ylabel("xyz"[plane[1]])
+    ax.set_yticks([t for t in ax.get_xticks() if -L <= t <= L])
     return image
 
 
@@ -73,7 +74,8 @@ def obstacle(
 
         for k in chosen:
             p = found.path[k]
-            ax.plot(*curve(p[:3], star.radius(p, d)), color="0.35", linewidth=0.6)
+            label = "start and iterations" if k == chosen[0] else None
+            ax.plot(*curve(p[:3], star.radius(p, d)), color="0.3", linewidth=0.8, label=label)
         ax.plot(*curve(centre, r), color="black", linewidth=2, label="true")
         p = found.p
         ax.plot(*curve(p[:3], star.radius(p, d)), "--", color=LINES[1], linewidth=2, label="found")

@@ -12,10 +12,10 @@ from dolfinx.fem import petsc as fem_petsc
 from petsc4py import PETSc
 
 from fem_apps.compat import geometry_dofmap
-from fem_apps.errors import CaseError
+from fem_apps.errors import CaseError, SolveError
 from fem_apps.fem.expressions import parse
 from fem_apps.fem.integrals import owned
-from fem_apps.fem.solvers import set_options, solve
+from fem_apps.fem.solvers import set_up, solve
 from fem_apps.fundamental.medium import PlaneWave
 from fem_apps.meshing import MeshData
 from fem_apps.mpi import extremes
@@ -27,6 +27,10 @@ log = logging.getLogger(__name__)
 
 MATERIAL = ("lame_lambda", "lame_mu", "density")
 BLOCK = 32  # right sides that MUMPS takes at a time
+# MUMPS' memory beyond what it foresees, per cent, raised while it ends with one of these errors:
+# on several ranks the need depends on which of them is busy
+WORKSPACE, TOO_SMALL = (60, 150, 400), (-8, -9, -14, -15, -17, -20)
+FACTOR_RESIDUAL = 1e-9  # relative, of what a factorisation without pivoting solves
 
 
 class Scatterer:
@@ -263,28 +267,19 @@ class Scatterer:
     # ------------------------------------------------------------ solvers
 
     def _solver(self) -> PETSc.KSP:
-        ksp = PETSc.KSP().create(self.comm)
         o = self.options
         if o.type == "direct":
-            ksp.setOperators(self.A)
-            options: dict[str, Any] = {
-                "ksp_type": "preonly",
-                "pc_type": "cholesky",  # LDL^T of a complex symmetric matrix
-                "pc_factor_mat_solver_type": "mumps",
-                "mat_mumps_icntl_14": 60,
-            }
-            if o.block_low_rank > 0:
-                options |= {
-                    "ksp_type": "gmres",
-                    "ksp_rtol": o.tolerance,
-                    "mat_mumps_icntl_35": 1,
-                    "mat_mumps_cntl_7": o.block_low_rank,
-                }
-            set_options(ksp, options)
-        elif self.problem.medium.omega == 0:
+            ksp = self._direct(pivoting=False)
+            if not self._is_exact(ksp):
+                log.info("LDL^T without pivoting is not exact for this matrix: with pivoting")
+                ksp.destroy()
+                ksp = self._direct(pivoting=True)
+            return ksp
+        ksp = PETSc.KSP().create(self.comm)
+        if self.problem.medium.omega == 0:
             self.A.setNearNullSpace(self.rigid_modes())
             ksp.setOperators(self.A)
-            set_options(
+            set_up(
                 ksp,
                 {
                     "ksp_type": "cg",
@@ -303,7 +298,7 @@ class Scatterer:
             P.assemble()
             self.damping.value = 1.0
             ksp.setOperators(self.A, P)
-            set_options(
+            set_up(
                 ksp,
                 {
                     "ksp_type": "gmres",
@@ -316,8 +311,58 @@ class Scatterer:
                     "sub_pc_factor_mat_solver_type": "mumps",
                 },
             )
-        ksp.setUp()
         return ksp
+
+    def _direct(self, pivoting: bool) -> PETSc.KSP:
+        """MUMPS' LDL^T; the search for pivots is a fifth of the time, and was never needed yet."""
+        o = self.options
+        options: dict[str, Any] = {
+            "ksp_type": "preonly",
+            "pc_type": "cholesky",  # LDL^T of a complex symmetric matrix
+            "pc_factor_mat_solver_type": "mumps",
+        }
+        if not pivoting:
+            options["mat_mumps_cntl_1"] = 0.0
+        if o.block_low_rank > 0:
+            options |= {
+                "ksp_type": "gmres",
+                "ksp_rtol": o.tolerance,
+                "mat_mumps_icntl_35": 1,
+                "mat_mumps_cntl_7": o.block_low_rank,
+            }
+        for workspace in WORKSPACE:
+            ksp = PETSc.KSP().create(self.comm)
+            ksp.setOperators(self.A)
+            set_up(ksp, options | {"mat_mumps_icntl_14": workspace})
+            error = _mumps_error(ksp)
+            if error[0] >= 0:
+                break
+            log.info("MUMPS, workspace + %d %%: INFOG(1), INFOG(2) = %d, %d", workspace, *error)
+            if error[0] not in TOO_SMALL or workspace == WORKSPACE[-1]:
+                if pivoting:
+                    raise SolveError(
+                        "factorisation",
+                        f"MUMPS INFOG(1) = {error[0]}, INFOG(2) = {error[1]}",
+                        advice="more ranks or memory, or solver.type = 'iterative'",
+                    )
+                break
+            ksp.destroy()
+        return ksp
+
+    def _is_exact(self, ksp: PETSc.KSP) -> bool:
+        """Whether MUMPS solves A x = b, b of ones, but for rounding. Collective."""
+        if ksp.getPC().getFactorSolverType() != "mumps":
+            return True  # the options chose another solver
+        b, x = self.A.createVecs()
+        b.set(1.0)
+        ksp.getPC().apply(b, x)
+        size = b.norm()
+        b.axpy(-1.0, self.A @ x)
+        residual = b.norm() / size
+        for v in (b, x):
+            v.destroy()
+        bound = FACTOR_RESIDUAL if self.options.block_low_rank == 0 else 0.1
+        return bool(residual < bound)  # not where it is no number
 
     def rigid_modes(self) -> PETSc.NullSpace:
         """The six rigid motions, for algebraic multigrid."""
@@ -374,6 +419,15 @@ class Scatterer:
             u.x.scatter_forward()
             fields.append(u)
         return fields
+
+
+def _mumps_error(ksp: PETSc.KSP) -> tuple[int, int]:
+    """INFOG(1) and INFOG(2), 0 for another solver."""
+    pc = ksp.getPC()
+    if pc.getFactorSolverType() != "mumps":
+        return 0, 0
+    factor = pc.getFactorMatrix()
+    return factor.getMumpsInfog(1), factor.getMumpsInfog(2)
 
 
 def dofs(s: Scatterer) -> int:

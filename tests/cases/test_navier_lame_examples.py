@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "navier_lame"
 # what makes a case small, and bounds of its metrics
 SMALL = {
     "rigid_sphere_mfs": (["sources.count=200"], {"boundary_error": 1e-5, "optical_theorem": 1e-5}),
-    "rigid_sphere_pml": (["mesh.parameters.h=0.8"], {"relative_error": 0.05}),
+    "rigid_sphere_pml": ([], {"relative_error": 0.006}),
     "inverse_sphere": ([], {"centre_error": 2e-3, "radius_error": 2e-3}),
     # the centre is not known to the inversion
     "inverse_three_lobes": (
