@@ -25,8 +25,8 @@ from fem_apps.inverse.interaction_kernels_particles import diffusion_of
 from fem_apps.inverse.interaction_kernels_predict import ScalarField, predict
 from fem_apps.inverse.interaction_kernels_report import Report
 from fem_apps.inverse.interaction_kernels_sharpen import Estimate
-from fem_apps.inverse.interaction_kernels_simulate import Data, nodal
-from fem_apps.inverse.interaction_kernels_sources import load
+from fem_apps.inverse.interaction_kernels_simulate import Data, Simulation, nodal
+from fem_apps.inverse.interaction_kernels_sources import Trajectories, load
 from fem_apps.inverse.interaction_kernels_sparse import refit
 from fem_apps.inverse.interaction_kernels_verify import (
     Comparison,
@@ -103,9 +103,9 @@ def run_case(case: Case, run: Run) -> dict[str, object]:
 
 def _spacing(case: Case, graph: NodeGraph) -> float | None:
     """Typical distance of the nodes of observed densities; None for particles as such."""
-    particles = case.data.type == "trajectories" or getattr(case.data, "solver", "") == "particles"
-    if particles and not getattr(case.data, "deposit", False):
-        return None
+    match case.data:
+        case Simulation(solver="particles") | Trajectories(deposit=False):
+            return None
     dim = graph.x.shape[1]
     side = graph.integral(np.ones(graph.n)) ** (1 / dim)
     return float(side / (graph.size ** (1 / dim) - 1)) * case.observation.blocks
