@@ -184,7 +184,15 @@ class Splines(Table):
     """B-splines for psi'(r) on [0, r_max], psi by integration; 0 force beyond r_max."""
 
     type: Literal["splines"] = "splines"
-    count: int = Field(12, ge=2, le=200, description="number of basis functions")
+    count: Annotated[int, Field(ge=2, le=200)] | Literal["data"] = Field(
+        12, description="number of basis functions; data: from the spacing of the data's nodes"
+    )
+    smoothness: float | None = Field(
+        None,
+        gt=0,
+        description="count = data: derivatives s that the force has in L2 (0.5 for a jump); "
+        "None: degree + 1",
+    )
     degree: int = Field(2, ge=0, le=5, description="of psi'")
     r_max: float = Field(gt=0, description="end of the radii")
     odd: bool = Field(
@@ -196,8 +204,29 @@ class Splines(Table):
         0.0, ge=0, description="begin of the radii: below it the force is constant"
     )
 
+    def resolved(self, spacing: float | None) -> Splines:
+        """The splines that data of a spacing h resolve, where count = "data".
+
+        (R/h)^(2/(s + 1)) intervals on the radii of length R: a force of smoothness s is
+        approximated to n^-s, n coefficients amplify the functional's error h^2 by n, and both are
+        h^(2 s/(s + 1)) then (Lang & Lu 2020, arXiv:2010.15694). None is shorter than 2 h.
+
+        Raises:
+            CaseError: no spacing is known.
+        """
+        if self.count != "data":
+            return self
+        if spacing is None:
+            raise CaseError('splines.count = "data" needs densities on a mesh; give a number')
+        cells = (self.r_max - self.r_min) / spacing
+        s = self.degree + 1 if self.smoothness is None else self.smoothness
+        intervals = int(np.ceil(min(cells ** (2 / (s + 1)), cells / 2)))
+        return self.model_copy(update={"count": min(max(intervals + self.degree, 2), 200)})
+
     def atoms(self) -> list[Atom]:
-        """One atom for each B-spline."""
+        """One atom for each B-spline; count is a number (`resolved`)."""
+        if self.count == "data":
+            raise CaseError('splines.count = "data" needs densities on a mesh; give a number')
         if self.count <= self.degree:
             raise CaseError(f"splines.count = {self.count}: more than the degree are needed")
         inner = np.linspace(self.r_min, self.r_max, self.count - self.degree + 1)
@@ -234,12 +263,19 @@ Family = Annotated[
 ]
 
 
-def atoms_of(families: Sequence[Family], dim: int) -> list[Atom]:
+def atoms_of(families: Sequence[Family], dim: int, spacing: float | None = None) -> list[Atom]:
     """All atoms of a dictionary.
 
+    Args:
+        families: the case's.
+        dim: of space.
+        spacing: of the data's nodes, for splines whose number follows it.
+
     Raises:
-        CaseError: an exponent whose force is not integrable in this dimension; a name twice.
+        CaseError: an exponent whose force is not integrable in this dimension; a name twice;
+            splines that need a spacing without one.
     """
+    families = [f.resolved(spacing) if isinstance(f, Splines) else f for f in families]
     atoms = [a for family in families for a in family.atoms()]
     for family in families:
         if isinstance(family, Powers):

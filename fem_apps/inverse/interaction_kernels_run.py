@@ -25,8 +25,8 @@ from fem_apps.inverse.interaction_kernels_particles import diffusion_of
 from fem_apps.inverse.interaction_kernels_predict import ScalarField, predict
 from fem_apps.inverse.interaction_kernels_report import Report
 from fem_apps.inverse.interaction_kernels_sharpen import Estimate
-from fem_apps.inverse.interaction_kernels_simulate import Data, nodal
-from fem_apps.inverse.interaction_kernels_sources import load
+from fem_apps.inverse.interaction_kernels_simulate import Data, Simulation, nodal
+from fem_apps.inverse.interaction_kernels_sources import Trajectories, load
 from fem_apps.inverse.interaction_kernels_sparse import refit
 from fem_apps.inverse.interaction_kernels_verify import (
     Comparison,
@@ -58,7 +58,7 @@ def run_case(case: Case, run: Run) -> dict[str, object]:
     with run.phase("mesh"):
         data = meshing.build(run.comm, case.mesh, case.folder)
         graph = node_graph.build(data.mesh, data.lattice)
-    atoms = atoms_of(case.dictionary, graph.x.shape[1])
+    atoms = atoms_of(case.dictionary, graph.x.shape[1], _spacing(case, graph))
     known = Known(case.diffusion, _potential(case, graph, case.file))
     with run.phase("data"):
         loaded = load(
@@ -99,6 +99,16 @@ def run_case(case: Case, run: Run) -> dict[str, object]:
     if case.output.fields:
         _write_fields(case, run, graph, comparisons[0])
     return finish(run, graph, report)
+
+
+def _spacing(case: Case, graph: NodeGraph) -> float | None:
+    """Typical distance of the nodes of observed densities; None for particles as such."""
+    match case.data:
+        case Simulation(solver="particles") | Trajectories(deposit=False):
+            return None
+    dim = graph.x.shape[1]
+    side = graph.integral(np.ones(graph.n)) ** (1 / dim)
+    return float(side / (graph.size ** (1 / dim) - 1)) * case.observation.blocks
 
 
 def column_names(atoms: list[Atom], case: Case) -> list[str]:

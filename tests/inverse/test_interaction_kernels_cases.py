@@ -9,9 +9,10 @@ from mpi4py import MPI
 from fem_apps import meshing
 from fem_apps.case import validate
 from fem_apps.cli import main
+from fem_apps.errors import CaseError
 from fem_apps.fem import node_graph
 from fem_apps.inverse import interaction_kernels_functional as functional
-from fem_apps.inverse.interaction_kernels_atoms import atoms_of
+from fem_apps.inverse.interaction_kernels_atoms import Splines, atoms_of
 from fem_apps.inverse.interaction_kernels_choose import find_gauges
 from fem_apps.inverse.interaction_kernels_distance import w2_line
 from fem_apps.inverse.interaction_kernels_flow import Flow, cells, solve
@@ -90,9 +91,47 @@ def test_splines_on_clean_data(tmp_path, monkeypatch):
     assert m["regularisation"] > 0
 
 
+def test_splines_follow_the_data(tmp_path, monkeypatch):
+    """h = 0.05 and 2 nodes a block: spacing 0.1, so 3.5/0.1 cells and 35^(2/3) intervals."""
+    changes = {
+        "observation": {"noise": 0.0, "blocks": 2},
+        "solver": {"method": "tikhonov"},
+        "dictionary": [{"type": "splines", "count": "data", "degree": 1, "r_max": 3.5}],
+        "data": {**RAW["data"], "truth": {}, "force": "x", "snapshots": 11},
+    }
+    m = execute(tmp_path, monkeypatch, changes)["metrics"]
+    # 11 intervals, 12 splines, of which the one that is not 0 at 0 is left out
+    assert len(m["coefficients"]) == 11
+    assert m["kernel_error"] < 0.1
+
+
+def test_number_of_splines():
+    """(R/h)^(2/(s+1)) intervals, s = degree + 1 unless told, none shorter than 2 h."""
+
+    def count(h, **keys):
+        family = Splines(count="data", r_max=10, **keys).resolved(h)
+        return family.count - family.degree
+
+    assert [count(h, degree=1) for h in (10 / 27, 10 / 125)] == [9, 25]
+    assert [count(h, degree=2) for h in (10 / 25, 10 / 100)] == [5, 10]
+    assert count(0.1, degree=2, smoothness=1) == 50
+    assert count(0.1, degree=1, smoothness=0.5) == 50
+    assert count(0.1, degree=1, smoothness=0.5, r_min=2) == 40
+    assert Splines(count=7, r_max=1).resolved(None).count == 7
+    with pytest.raises(CaseError, match="needs densities on a mesh"):
+        atoms_of([Splines(count="data", r_max=10)], 1)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {
+                "data": {**RAW["data"], "solver": "particles"},
+                "dictionary": [{"type": "splines", "count": "data", "r_max": 3}],
+            },
+            "needs densities on a mesh",
+        ),
         ({"data": {**RAW["data"], "truth": {"power(9)": 1}}}, "no atom 'power(9)'"),
         ({"data": {**RAW["data"], "snapshots": 1}}, "one snapshot tells nothing"),
         ({"data": {**RAW["data"], "initial": ["x"]}}, "must be >= 0"),
