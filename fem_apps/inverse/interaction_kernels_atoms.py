@@ -209,7 +209,8 @@ class Splines(Table):
 
         (R/h)^(2/(s + 1)) intervals on the radii of length R: a force of smoothness s is
         approximated to n^-s, n coefficients amplify the functional's error h^2 by n, and both are
-        h^(2 s/(s + 1)) then (Lang & Lu 2020, arXiv:2010.15694). None is shorter than 2 h.
+        h^(2 s/(s + 1)) then, as the optima of Lang & Lu 2020 (arXiv:2010.15694) suggest. None is
+        shorter than 2 h.
 
         Raises:
             CaseError: no spacing is known.
