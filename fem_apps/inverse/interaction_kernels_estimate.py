@@ -113,7 +113,7 @@ def from_densities(
             found, misfit = functional([]), np.inf
             run.note(f"no trajectories: {e}")
         log.info("trajectories: errors of the fit %.2f times those of the noise", misfit**0.5)
-        if misfit > MISFIT:
+        if MISFIT < misfit < np.inf:
             run.note(
                 f"the errors of the fit to trajectories are {misfit**0.5:.1f} times those that "
                 "the noise makes: the data, or the solution of the flow, err otherwise"

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.interpolate import BSpline
 
+from fem_apps.errors import SolveError
 from fem_apps.inverse.interaction_kernels_atoms import Atom
 from fem_apps.inverse.interaction_kernels_flow import (
     Cells,
@@ -152,6 +153,12 @@ def likelihood(
             out.append(Trajectory(one.t, one.y, rho0 / (c.width @ rho0)))
         return out
 
+    if not (np.isfinite(F).all() and np.isfinite(g).all()):
+        raise SolveError(
+            "the flow of an estimate",
+            "its derivatives are not finite",
+            advice="solver.trajectories = false",
+        )
     by_block, score = (np.concatenate([p[k] for p in parts]) for k in (0, 1))
     return Likelihood((F + F.T) / 2, g, float(const), count, by_block, score, update)
 
