@@ -37,7 +37,7 @@ def set_options(
 ) -> None:
     """Give a solver its defaults; what the option database already holds under its prefix wins.
 
-    Solvers within it (`sub_pc_type`, ...) read theirs at its first set-up: see `default_options`.
+    Solvers within it (`sub_pc_type`, ...) read theirs at its first set-up: see `set_up`.
     """
     solver.setOptionsPrefix(prefix)
     with default_options(defaults, prefix):

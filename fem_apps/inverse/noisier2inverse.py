@@ -85,7 +85,7 @@ class Sensors(Table):
 class Objects(Table):
     """How many objects are measured."""
 
-    train: int = Field(1000, ge=4, description="one noisy sinogram each")
+    train: int = Field(1000, ge=4, description="seen once each, with noise")
     validation: int = Field(100, ge=2, description="held out, noisy too: they choose the weights")
     test: int = Field(50, ge=1, description="with their truth, for the metrics")
 
@@ -147,21 +147,28 @@ class Case(AnyCase):
         return self.scanner.size if self.sensors is None else self.sensors.size
 
 
-def setting(case: Case, *, assumed: bool = True) -> Setting:
-    """Operator and noise of a case: the assumed law of the noise, or the true one."""
+def noise_law(case: Case, *, assumed: bool) -> CorrelatedNoise:
+    """The true law of the noise, or the one that is assumed of it."""
     n = case.noise
     sigma, intensity = n.sigma, n.intensity
     if assumed:
         sigma = n.sigma if n.assumed_sigma is None else n.assumed_sigma
         intensity = n.intensity if n.assumed_intensity is None else n.assumed_intensity
     if case.sensors is None:
-        s = case.scanner
-        law = CorrelatedNoise(s.angles, s.detectors, intensity, sigma, n.law)
-        return Setting(s.size, *_tomography(s), law, case.alpha, case.norm)
-    grid = case.sensors.rows, case.sensors.columns
-    law = CorrelatedNoise(*grid, intensity, sigma, n.law, half_circle=False)
-    A, inverse = _source(case.sensors)
-    seen = (inverse(np.ones(len(A), bool)) @ A).astype(np.float32)
+        shape = case.scanner.angles, case.scanner.detectors
+    else:
+        shape = case.sensors.rows, case.sensors.columns
+    return CorrelatedNoise(*shape, intensity, sigma, n.law, half_circle=case.sensors is None)
+
+
+def setting(case: Case) -> Setting:
+    """Operator and assumed noise of a case."""
+    law, seen = noise_law(case, assumed=True), None
+    if case.sensors is None:
+        A, inverse = _tomography(case.scanner)
+    else:
+        A, inverse = _source(case.sensors)
+        seen = (inverse(np.ones(len(A), bool)) @ A).astype(np.float32)
     return Setting(case.size, A, inverse, law, case.alpha, case.norm, seen)
 
 
@@ -205,7 +212,7 @@ def measure(case: Case) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     from fem_apps.inverse.operators_ct import ellipse_sinograms, parallel_beam
     from fem_apps.surrogates.score_images import draw_ellipses, random_ellipses
 
-    true = setting(case, assumed=False)
+    noise = noise_law(case, assumed=False)
     if case.sensors is None:
         beam = parallel_beam(case.scanner.angles, case.scanner.detectors)
     else:
@@ -219,7 +226,7 @@ def measure(case: Case) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             clean = ellipse_sinograms(ellipses, beam).reshape(count, -1)
         else:
             clean = draw_ellipses(ellipses, 2 * case.size).reshape(count, -1) @ fine.T
-        eps = true.noise.draw(jax.random.fold_in(jax.random.key(case.seed), number), count)
+        eps = noise.draw(jax.random.fold_in(jax.random.key(case.seed), number), count)
         out[part] = ((clean + np.asarray(eps)).astype(np.float32), x.astype(np.float32))
     return out
 

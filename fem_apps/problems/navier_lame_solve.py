@@ -1,4 +1,4 @@
-"""Assembly and solvers of the exterior Navier-Lame problem: one matrix, many incident waves."""
+"""The discrete exterior Navier-Lame problem: one matrix, many incident waves."""
 
 from __future__ import annotations
 
@@ -12,25 +12,21 @@ from dolfinx.fem import petsc as fem_petsc
 from petsc4py import PETSc
 
 from fem_apps.compat import geometry_dofmap
-from fem_apps.errors import CaseError, SolveError
+from fem_apps.errors import CaseError
 from fem_apps.fem.expressions import parse
 from fem_apps.fem.integrals import owned
-from fem_apps.fem.solvers import set_up, solve
+from fem_apps.fem.solvers import solve
 from fem_apps.fundamental.medium import PlaneWave
 from fem_apps.meshing import MeshData
 from fem_apps.mpi import extremes
 from fem_apps.problems import navier_lame_forms as forms
+from fem_apps.problems import navier_lame_linear as linear
 from fem_apps.problems.navier_lame import Inclusion, Problem, Solver
 from fem_apps.problems.navier_lame_dtn import ModalDtN, modal_dtn
 
 log = logging.getLogger(__name__)
 
 MATERIAL = ("lame_lambda", "lame_mu", "density")
-BLOCK = 32  # right sides that MUMPS takes at a time
-# MUMPS' memory beyond what it foresees, per cent, raised while it ends with one of these errors:
-# on several ranks the need depends on which of them is busy
-WORKSPACE, TOO_SMALL = (60, 150, 400), (-8, -9, -14, -15, -17, -20)
-FACTOR_RESIDUAL = 1e-9  # relative, of what a factorisation without pivoting solves
 
 
 class Scatterer:
@@ -269,137 +265,21 @@ class Scatterer:
     def _solver(self) -> PETSc.KSP:
         o = self.options
         if o.type == "direct":
-            ksp = self._direct(pivoting=False)
-            if not self._is_exact(ksp):
-                log.info("LDL^T without pivoting is not exact for this matrix: with pivoting")
-                ksp.destroy()
-                ksp = self._direct(pivoting=True)
-            return ksp
-        ksp = PETSc.KSP().create(self.comm)
+            return linear.direct(self.A, o)
         if self.problem.medium.omega == 0:
-            self.A.setNearNullSpace(self.rigid_modes())
-            ksp.setOperators(self.A)
-            set_up(
-                ksp,
-                {
-                    "ksp_type": "cg",
-                    "ksp_rtol": o.tolerance,
-                    "ksp_max_it": 200,
-                    "pc_type": "gamg",
-                    "pc_gamg_threshold": 0.02,
-                    "mg_levels_ksp_type": "chebyshev",
-                    "mg_levels_pc_type": "jacobi",
-                    "mg_levels_ksp_max_it": 4,
-                },
-            )
-        else:
-            self.damping.value = 1 + 1j * o.damping
-            P = fem_petsc.assemble_matrix(self._a, bcs=self._bc)
-            P.assemble()
-            self.damping.value = 1.0
-            ksp.setOperators(self.A, P)
-            set_up(
-                ksp,
-                {
-                    "ksp_type": "gmres",
-                    "ksp_gmres_restart": 100,
-                    "ksp_rtol": o.tolerance,
-                    "ksp_max_it": 600,
-                    "pc_type": "asm",
-                    "pc_asm_overlap": 2,
-                    "sub_pc_type": "lu",
-                    "sub_pc_factor_mat_solver_type": "mumps",
-                },
-            )
-        return ksp
-
-    def _direct(self, pivoting: bool) -> PETSc.KSP:
-        """MUMPS' LDL^T; the search for pivots is a fifth of the time, and was never needed yet."""
-        o = self.options
-        options: dict[str, Any] = {
-            "ksp_type": "preonly",
-            "pc_type": "cholesky",  # LDL^T of a complex symmetric matrix
-            "pc_factor_mat_solver_type": "mumps",
-        }
-        if not pivoting:
-            options["mat_mumps_cntl_1"] = 0.0
-        if o.block_low_rank > 0:
-            options |= {
-                "ksp_type": "gmres",
-                "ksp_rtol": o.tolerance,
-                "mat_mumps_icntl_35": 1,
-                "mat_mumps_cntl_7": o.block_low_rank,
-            }
-        for workspace in WORKSPACE:
-            ksp = PETSc.KSP().create(self.comm)
-            ksp.setOperators(self.A)
-            set_up(ksp, options | {"mat_mumps_icntl_14": workspace})
-            error = _mumps_error(ksp)
-            if error[0] >= 0:
-                break
-            log.info("MUMPS, workspace + %d %%: INFOG(1), INFOG(2) = %d, %d", workspace, *error)
-            if error[0] not in TOO_SMALL or workspace == WORKSPACE[-1]:
-                if pivoting:
-                    raise SolveError(
-                        "factorisation",
-                        f"MUMPS INFOG(1) = {error[0]}, INFOG(2) = {error[1]}",
-                        advice="more ranks or memory, or solver.type = 'iterative'",
-                    )
-                break
-            ksp.destroy()
-        return ksp
-
-    def _is_exact(self, ksp: PETSc.KSP) -> bool:
-        """Whether MUMPS solves A x = b, b of ones, but for rounding. Collective."""
-        if ksp.getPC().getFactorSolverType() != "mumps":
-            return True  # the options chose another solver
-        b, x = self.A.createVecs()
-        b.set(1.0)
-        ksp.getPC().apply(b, x)
-        size = b.norm()
-        b.axpy(-1.0, self.A @ x)
-        residual = b.norm() / size
-        for v in (b, x):
-            v.destroy()
-        bound = FACTOR_RESIDUAL if self.options.block_low_rank == 0 else 0.1
-        return bool(residual < bound)  # not where it is no number
-
-    def rigid_modes(self) -> PETSc.NullSpace:
-        """The six rigid motions, for algebraic multigrid."""
-        x = self.V.tabulate_dof_coordinates()[: self.V.dofmap.index_map.size_local]
-        modes = [np.tile(e, (len(x), 1)) for e in np.eye(3)] + [np.cross(e, x) for e in np.eye(3)]
-        vectors: list[PETSc.Vec] = []
-        for m in modes:
-            v = self.A.createVecRight()
-            v.array_w[:] = m.ravel()
-            for w in vectors:
-                v.axpy(-v.dot(w), w)
-            v.normalize()
-            vectors.append(v)
-        return PETSc.NullSpace().create(vectors=vectors, comm=self.comm)
+            self.A.setNearNullSpace(linear.rigid_modes(self.V, self.A))
+            return linear.multigrid(self.A, o)
+        self.damping.value = 1 + 1j * o.damping
+        P = fem_petsc.assemble_matrix(self._a, bcs=self._bc)
+        P.assemble()
+        self.damping.value = 1.0
+        return linear.shifted_laplacian(self.A, P, o)
 
     def _solve_one(self, b: np.ndarray) -> np.ndarray:
         return self._solve_many(b[:, None])[:, 0]
 
     def _solve_many(self, B: np.ndarray) -> np.ndarray:
-        """K^-1 of several right sides, owned rows (dofs, columns), `BLOCK` at a time."""
-        factor = self.ksp.getPC().getFactorMatrix()
-        out = np.empty(B.shape, dtype=PETSc.ScalarType)
-        n = self.A.getLocalSize()[0]
-        for start in range(0, B.shape[1], BLOCK):
-            part = B[:, start : start + BLOCK]
-            size = ((n, None), (None, part.shape[1]))
-            dense = [PETSc.Mat().createDense(size, comm=self.comm) for _ in "bx"]
-            for D in dense:
-                D.setUp()
-            dense[0].getDenseArray()[:] = part
-            for D in dense:
-                D.assemble()
-            factor.matSolve(*dense)
-            out[:, start : start + BLOCK] = dense[1].getDenseArray()
-            for D in dense:
-                D.destroy()
-        return out
+        return linear.solve_many(self.ksp, B)
 
     def scattered_many(self, waves: list[PlaneWave]) -> list[fem.Function]:
         """Fields of many incident waves from one factorisation. Collective."""
@@ -419,15 +299,6 @@ class Scatterer:
             u.x.scatter_forward()
             fields.append(u)
         return fields
-
-
-def _mumps_error(ksp: PETSc.KSP) -> tuple[int, int]:
-    """INFOG(1) and INFOG(2), 0 for another solver."""
-    pc = ksp.getPC()
-    if pc.getFactorSolverType() != "mumps":
-        return 0, 0
-    factor = pc.getFactorMatrix()
-    return factor.getMumpsInfog(1), factor.getMumpsInfog(2)
 
 
 def dofs(s: Scatterer) -> int:

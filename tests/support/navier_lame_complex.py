@@ -12,7 +12,7 @@ from fem_apps.fundamental.medium import Medium, PlaneWave
 from fem_apps.fundamental.scattering import Problem as PointProblem
 from fem_apps.fundamental.scattering import solve_problem
 from fem_apps.meshing import MeshCase, build
-from fem_apps.problems import navier_lame_solve
+from fem_apps.problems import navier_lame_linear
 from fem_apps.problems.navier_lame import Inclusion, Problem, Solver
 from fem_apps.problems.navier_lame_forms import Truncation
 from fem_apps.problems.navier_lame_run import energies, relative_error
@@ -114,8 +114,8 @@ def test_many_waves_and_iterative_solver_give_the_same():
 
 def test_factorisation_that_is_not_exact_is_made_again_with_pivoting(monkeypatch):
     fields, thresholds = [], []
-    for bound in (navier_lame_solve.FACTOR_RESIDUAL, 0.0):  # nothing is as exact as the second
-        monkeypatch.setattr(navier_lame_solve, "FACTOR_RESIDUAL", bound)
+    for bound in (navier_lame_linear.FACTOR_RESIDUAL, 0.0):  # nothing is as exact as the second
+        monkeypatch.setattr(navier_lame_linear, "FACTOR_RESIDUAL", bound)
         s = solved(shells(2, 1, 2), Truncation(type="pml"))
         thresholds.append(s.ksp.getPC().getFactorMatrix().getMumpsCntl(1))
         fields.append(s.scattered(P).x.array)
