@@ -97,7 +97,7 @@ def least_squares(small: bool) -> None:
     def lstsq() -> np.ndarray:
         return np.linalg.lstsq(A, b, rcond=None)[0]
 
-    times = interleaved(1, ours=ours, lstsq=lstsq)
+    times = interleaved(ROUNDS, ours=ours, lstsq=lstsq)
     report(
         "D3 least squares", f"{A.shape[0]} x {A.shape[1]}", times, ours="ours", peer="lstsq",
         agreement=residuals(A, b, ours(), lstsq()),
