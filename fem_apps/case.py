@@ -248,6 +248,9 @@ def parse_table[T: BaseModel](model: type[T], raw: dict[str, Any], where: str) -
         ) from None
 
 
+SHOWN = 80  # characters of a value in a message; longer ones are left out
+
+
 def _explain(model: type[BaseModel], error: Any) -> str:
     loc = [p for p in error["loc"] if p != "folder"]
     key = ".".join(str(p) for p in loc) or "case"
@@ -265,9 +268,11 @@ def _explain(model: type[BaseModel], error: Any) -> str:
             + f"; allowed: {tags}"
         )
     message = str(error["msg"]).removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
     value = error.get("input")
-    shown = repr(value) if not isinstance(value, dict | list | BaseModel) else "this table"
-    return f"{key} = {shown}: {message[0].lower()}{message[1:]}"
+    if isinstance(value, dict | BaseModel) or len(repr(value)) > SHOWN:
+        return f"{key}: {message}" if loc else message
+    return f"{key} = {value!r}: {message}"
 
 
 def _tags(model: Any, loc: Sequence[Any]) -> list[str]:
