@@ -93,8 +93,9 @@ def ancestral(denoise: Denoise) -> Sampler:
     return Sampler("ancestral", lambda x, a, b, xi: ancestral_step(x, denoise(x, a), a, b, xi[0]))
 
 
-def ode_denoise(denoise: Denoise, steps: int, smallest: float = 0.01) -> Denoise:
-    """The end of the probability flow from (x, s), by Euler steps on the grid of `levels`.
+def ode_denoise(denoise: Denoise, steps: int, smallest: float = 0.001) -> Denoise:
+    """The end of the probability flow from (x, s), by Euler steps on the grid of `levels` down to
+    `smallest`.
 
     One step is D(x, s).
     """
