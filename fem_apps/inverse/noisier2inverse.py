@@ -30,7 +30,12 @@ from fem_apps.inverse.noisier2inverse_losses import (
     estimate,
     make_loss,
 )
-from fem_apps.inverse.noisier2inverse_noise import CorrelatedNoise, Law
+from fem_apps.inverse.noisier2inverse_noise import (
+    CorrelatedNoise,
+    Law,
+    grid_symmetries,
+    half_circle_symmetries,
+)
 from fem_apps.mpi import same_error
 from fem_apps.output.files import npz, write_whole
 from fem_apps.surrogates.training import Training
@@ -38,7 +43,7 @@ from fem_apps.surrogates.unet import Network, check_size
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of what trains: raised when the same case no longer gives the same weights
+VERSION = 2  # of what trains: raised when the same case no longer gives the same weights
 Inverse = Callable[[np.ndarray], np.ndarray]
 NEEDED: tuple[Method, ...] = ("noisier2inverse", "supervised", "noise2inverse")
 
@@ -110,6 +115,12 @@ class Case(AnyCase):
     norm: Norm = Field(
         "image", description="of residuals r: mean square of B r (image), of r (l2), or r in H1"
     )
+    symmetries: bool = Field(
+        True, description="training data are turned and reflected at random, as objects may be"
+    )
+    antithetic: bool = Field(
+        True, description="each recorruption w of a batch enters as w and as -w"
+    )
     draws: int = Field(4, ge=1, description="recorruptions in the mean over f(B(y + eta))")
     network: Network = Field(
         default_factory=lambda: Network(channels=(32, 64, 64)), description="the U-Net"
@@ -164,12 +175,17 @@ def noise_law(case: Case, *, assumed: bool) -> CorrelatedNoise:
 def setting(case: Case) -> Setting:
     """Operator and assumed noise of a case."""
     law, seen = noise_law(case, assumed=True), None
+    symmetries = half_circle_symmetries if case.sensors is None else grid_symmetries
     if case.sensors is None:
         A, inverse = _tomography(case.scanner)
     else:
         A, inverse = _source(case.sensors)
         seen = (inverse(np.ones(len(A), bool)) @ A).astype(np.float32)
-    return Setting(case.size, A, inverse, law, case.alpha, case.norm, seen)
+    return Setting(
+        *(case.size, A, inverse, law, case.alpha, case.norm, seen),
+        symmetries(*(law.angles, law.detectors)) if case.symmetries else None,
+        case.antithetic,
+    )
 
 
 def _tomography(s: Scanner) -> tuple[np.ndarray, Inverse]:
@@ -294,7 +310,10 @@ def train(
         seed=case.seed,
         **{
             k: getattr(case, k)
-            for k in ("noise", "objects", "alpha", "norm", "network", "training")
+            for k in (
+                *("noise", "objects", "alpha", "norm", "symmetries", "antithetic"),
+                *("network", "training"),
+            )
         },
         **({"scanner": case.scanner} if case.sensors is None else {"sensors": case.sensors}),
     )

@@ -66,6 +66,9 @@ class Setting:
         norm: of residuals in the space of data.
         seen: where A is smoothing, networks give `seen` f, shape (n, n): what data cannot tell is
             then not made up.
+        symmetries: permutations of the data, shape (G, m): y[g] are data of a turned or reflected
+            object, and eps[g] has the law of eps. Each object of a batch gets one at random.
+        antithetic: whether every w of a batch enters as w and as -w.
     """
 
     size: int
@@ -75,6 +78,8 @@ class Setting:
     alpha: float = 1.0
     norm: Norm = "image"
     seen: np.ndarray | None = None
+    symmetries: np.ndarray | None = None
+    antithetic: bool = False
 
     @cached_property
     def shape(self) -> tuple[int, int]:
@@ -109,9 +114,19 @@ def make_loss(method: Method, s: Setting) -> Callable[[Any, Any, jax.Array], jax
         return jax.lax.optimization_barrier((At, Bt))
 
     At, Bt = jnp.array(s.A.T), jnp.array(s.B.T)
+    turns = None if s.symmetries is None else jnp.asarray(s.symmetries)
+
+    def turned(key: jax.Array, *data: jax.Array) -> tuple[jax.Array, ...]:
+        """Data of each object, all turned alike."""
+        if turns is None:
+            return data
+        g = turns[jax.random.randint(key, (data[0].shape[0],), 0, len(turns))]
+        return tuple(jnp.take_along_axis(d, g, axis=1) for d in data)
 
     def recorrupted(y: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         w = s.noise.draw(key, y.shape[0])
+        if s.antithetic:
+            w, y = jnp.concatenate([w, -w]), jnp.concatenate([y, y])
         return y + s.alpha * w, y - w / s.alpha
 
     def mean_square(r: jax.Array) -> jax.Array:
@@ -128,23 +143,30 @@ def make_loss(method: Method, s: Setting) -> Callable[[Any, Any, jax.Array], jax
     def loss(model: UNet, batch: Any, key: jax.Array) -> jax.Array:
         y, x = batch
         At, Bt = matrices()
+        key, turn = jax.random.split(key)
+        if method in SUPERVISED:
+            y, clean = turned(turn, y, x @ At)
+        else:
+            (y,) = turned(turn, y)
         if method == "supervised-y":
-            return size((reconstruct(model, y @ Bt, s) - x) @ At)
+            return size(reconstruct(model, y @ Bt, s) @ At - clean)
         z, target = recorrupted(y, key)
         r = reconstruct(model, z @ Bt, s) @ At
+        copies = z.shape[0] // y.shape[0]
         match method:
             case "supervised":
-                return size(r - x @ At)
+                return size(r - jnp.concatenate([clean] * copies))
             case "noisier2inverse":
                 return size(r - target)
             case "sobolev":
                 return size(r - target, "sobolev")
-        return size(r - y)  # two-step, naive
+        return size(r - jnp.concatenate([y] * copies))  # two-step, naive
 
     folds = jnp.stack([s.part((k,)).T for k in range(FOLDS)]) if method == "noise2inverse" else Bt
 
     def noise2inverse(model: UNet, batch: Any, key: jax.Array) -> jax.Array:
-        y, _ = batch
+        key, turn = jax.random.split(key)
+        (y,) = turned(turn, batch[0])
         parts = y @ jax.lax.optimization_barrier(folds)
         k = jax.random.randint(key, (), 0, FOLDS)
         rest = (parts.sum(axis=0) - parts[k]) / (FOLDS - 1)
@@ -155,7 +177,8 @@ def make_loss(method: Method, s: Setting) -> Callable[[Any, Any, jax.Array], jax
     others = jnp.asarray([~np.isin(s.groups(), p) for p in pairs], jnp.float32)
 
     def sparse2inverse(model: UNet, batch: Any, key: jax.Array) -> jax.Array:
-        y, _ = batch
+        key, turn = jax.random.split(key)
+        (y,) = turned(turn, batch[0])
         k = jax.random.randint(key, (), 0, len(pairs))
         r = reconstruct(model, y @ jax.lax.optimization_barrier(inputs)[k], s) @ matrices()[0] - y
         return 2 * mean_square(r * others[k])
