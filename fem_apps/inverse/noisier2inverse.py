@@ -2,9 +2,10 @@
 
 One noisy sinogram y of each object, never a clean image: f is trained by E|A f(B z) - (2 y - z)|^2
 with z = y + eta, eta drawn anew every step from the law of the noise (Gruber et al., arXiv
-2503.19468). The weights that are kept are those with the least held-out loss, which less 2 tr Sigma
-is an unbiased error. Data are not made by the operator that inverts them: sinograms are exact line
-integrals of ellipses, states at sensors are those of finer images on a finer mesh.
+2503.19468). Every y enters turned or reflected at random (its noise keeps its law), every eta as
+eta and as -eta. The weights that are kept are those with the least held-out loss, which less 2 tr
+Sigma is an unbiased error. Data are not made by the operator that inverts them: sinograms are exact
+line integrals of ellipses, states at sensors are those of finer images on a finer mesh.
 
 The ranks share the methods out: each trains its own networks.
 """
@@ -116,7 +117,7 @@ class Case(AnyCase):
         "image", description="of residuals r: mean square of B r (image), of r (l2), or r in H1"
     )
     symmetries: bool = Field(
-        True, description="training data are turned and reflected at random, as objects may be"
+        True, description="training data are turned and reflected at random: exact symmetries of A"
     )
     antithetic: bool = Field(
         True, description="each recorruption w of a batch enters as w and as -w"
@@ -183,7 +184,7 @@ def setting(case: Case) -> Setting:
         seen = (inverse(np.ones(len(A), bool)) @ A).astype(np.float32)
     return Setting(
         *(case.size, A, inverse, law, case.alpha, case.norm, seen),
-        symmetries(*(law.angles, law.detectors)) if case.symmetries else None,
+        symmetries(law.angles, law.detectors) if case.symmetries else None,
         case.antithetic,
     )
 

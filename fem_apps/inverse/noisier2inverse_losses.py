@@ -21,6 +21,10 @@ Gruber, Schwab, Haltmeier, Biguri, Dlaska, Hwang, arXiv 2503.19468; Noisier2Nois
 Noise2Inverse arXiv 2001.11801; Sparse2Inverse arXiv 2402.16921. E|A f(Bz) - target|^2 exceeds the
 error E|A f(Bz) - A x|^2 by (1 + 1/alpha^2) tr Sigma whatever f is, so the held-out loss less that
 is an unbiased error: it selects the weights, and no clean image is needed.
+
+What makes the noise of the targets weigh less, for every method alike: y is turned or reflected by
+a symmetry of the scanner (f is trained on the symmetrised law of objects), and each w enters as w
+and as -w: the targets y -+ w/alpha have the mean y, and of w only what f does to it is left.
 """
 
 from __future__ import annotations

@@ -183,7 +183,7 @@ def test_symmetries_leave_the_law_of_the_noise(K, J, half_circle, number):
 
 
 def test_symmetries_turn_and_reflect_the_object():
-    """p[g], for some g, is the sinogram of the ellipses turned by k pi/K, or of their mirror image."""
+    """p[g], for some g, is the sinogram of the ellipses turned by k pi/K, or of their mirror's."""
     geometry, e = parallel_beam(12, 21), phantom()
     p = ellipse_sinograms(e, geometry).ravel()
     found = p[half_circle_symmetries(12, 21)]
