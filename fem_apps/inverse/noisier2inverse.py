@@ -117,7 +117,9 @@ class Case(AnyCase):
         "image", description="of residuals r: mean square of B r (image), of r (l2), or r in H1"
     )
     symmetries: bool = Field(
-        True, description="training data are turned and reflected at random: exact symmetries of A"
+        True,
+        description="training data are turned and reflected at random, and the mean of f over turns"
+        " and reflections is used",
     )
     antithetic: bool = Field(
         True, description="each recorruption w of a batch enters as w and as -w"
@@ -176,16 +178,21 @@ def noise_law(case: Case, *, assumed: bool) -> CorrelatedNoise:
 def setting(case: Case) -> Setting:
     """Operator and assumed noise of a case."""
     law, seen = noise_law(case, assumed=True), None
-    symmetries = half_circle_symmetries if case.sensors is None else grid_symmetries
+    symmetries, turns = None, None
+    K, J, size = law.angles, law.detectors, case.size
+    if case.symmetries:
+        symmetries = (half_circle_symmetries if case.sensors is None else grid_symmetries)(K, J)
+        turns = grid_symmetries(size, size)
     if case.sensors is None:
         A, inverse = _tomography(case.scanner)
     else:
         A, inverse = _source(case.sensors)
+        if turns is not None and K != J:
+            turns = turns[:4]  # a rectangle of sensors has no quarter turns
         seen = (inverse(np.ones(len(A), bool)) @ A).astype(np.float32)
     return Setting(
-        *(case.size, A, inverse, law, case.alpha, case.norm, seen),
-        symmetries(law.angles, law.detectors) if case.symmetries else None,
-        case.antithetic,
+        *(size, A, inverse, law, case.alpha, case.norm, seen),
+        *(symmetries, turns, case.antithetic),
     )
 
 

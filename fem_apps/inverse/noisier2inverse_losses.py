@@ -24,7 +24,8 @@ is an unbiased error: it selects the weights, and no clean image is needed.
 
 What makes the noise of the targets weigh less, for every method alike: y is turned or reflected by
 a symmetry of the scanner (f is trained on the symmetrised law of objects), and each w enters as w
-and as -w: the targets y -+ w/alpha have the mean y, and of w only what f does to it is left.
+and as -w: the targets y -+ w/alpha have the mean y, and of w only what f does to it is left. What
+is used is not f itself but its mean over the turns and reflections of an image.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ class Setting:
             then not made up.
         symmetries: permutations of the data, shape (G, m): y[g] are data of a turned or reflected
             object, and eps[g] has the law of eps. Each object of a batch gets one at random.
+        turns: those of them that permute pixels too, as permutations of flat images, shape (8 or
+            4, n): what is used is the mean of f over them, which turns as its argument does.
         antithetic: whether every w of a batch enters as w and as -w.
     """
 
@@ -83,6 +86,7 @@ class Setting:
     norm: Norm = "image"
     seen: np.ndarray | None = None
     symmetries: np.ndarray | None = None
+    turns: np.ndarray | None = None
     antithetic: bool = False
 
     @cached_property
@@ -108,6 +112,19 @@ def reconstruct(model: UNet, images: jax.Array, s: Setting) -> jax.Array:
     """The network on flat images, shapes (batch, n) -> (batch, n)."""
     out = model(images.reshape(-1, s.size, s.size, 1)).reshape(images.shape)
     return out if s.seen is None else out @ s.seen.T
+
+
+def averaged(model: UNet, images: jax.Array, s: Setting) -> jax.Array:
+    """The mean of g^-1 f(g v) over turns and reflections g, shapes (batch, n) -> (batch, n).
+
+    Where the law of objects is symmetric so is the best f; the mean takes away what of the error is
+    not (its squared error is at most f's mean one over the turned images).
+    """
+    if s.turns is None:
+        return reconstruct(model, images, s)
+    back = np.argsort(s.turns, axis=1)
+    found = [reconstruct(model, images[:, g], s)[:, h] for g, h in zip(s.turns, back, strict=True)]
+    return sum(found[1:], found[0]) / len(found)
 
 
 def make_loss(method: Method, s: Setting) -> Callable[[Any, Any, jax.Array], jax.Array]:
@@ -199,7 +216,7 @@ def estimate(
     draws: int = 0,
     key: jax.Array | None = None,
 ) -> jax.Array:
-    """Reconstructions, shapes (batch, m) -> (batch, n).
+    """Reconstructions, shapes (batch, m) -> (batch, n), by the mean of f over turns.
 
     Args:
         method: that trained the model.
@@ -214,18 +231,18 @@ def estimate(
     if method == "noise2inverse":
         folds = jnp.stack([y @ s.part((k,)).T for k in range(FOLDS)])
         rests = (folds.sum(axis=0) - folds) / (FOLDS - 1)
-        return sum(reconstruct(model, r, s) for r in rests) / FOLDS
+        return sum(averaged(model, r, s) for r in rests) / FOLDS
     if method == "sparse2inverse":
         pairs = list(combinations(range(FOLDS), 2))
-        return sum(reconstruct(model, y @ s.part(p).T, s) for p in pairs) / len(pairs)
+        return sum(averaged(model, y @ s.part(p).T, s) for p in pairs) / len(pairs)
     if method in ("two-step", "naive"):
         draws = max(draws, 1)
     if draws == 0 or method == "supervised-y":
-        return reconstruct(model, y @ B.T, s)
+        return averaged(model, y @ B.T, s)
     key = jax.random.key(0) if key is None else key
     total = jnp.zeros((y.shape[0], B.shape[0]), jnp.float32)
     for k in jax.random.split(key, draws):
         v = (y + s.alpha * s.noise.draw(k, y.shape[0])) @ B.T
-        f = reconstruct(model, v, s)
+        f = averaged(model, v, s)
         total += 2 * f - v if method == "two-step" else f
     return total / draws

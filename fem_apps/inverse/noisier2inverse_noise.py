@@ -106,7 +106,10 @@ def half_circle_symmetries(angles: int, detectors: int) -> np.ndarray:
 
 
 def grid_symmetries(rows: int, columns: int) -> np.ndarray:
-    """The symmetries of a rectangle, or square, as permutations of a flat array: (4 or 8, m)."""
+    """The symmetries of a rectangle, or square, as permutations of a flat array: (4 or 8, m).
+
+    The first four are those of a rectangle.
+    """
     number = np.arange(rows * columns).reshape(rows, columns)
     found = [number[::a, ::b] for a in (1, -1) for b in (1, -1)]
     if rows == columns:
