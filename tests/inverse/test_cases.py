@@ -158,13 +158,14 @@ def test_estimates_turn_with_the_data(name, small, quarter, request):
         if name.endswith("ct"):  # those by multiples of a quarter turn
             G = G.reshape(-1, 2, G.shape[1])[::8].reshape(-1, G.shape[1])
         assert len(G) == quarter
+        # squares cut along one diagonal look alike after half a turn only
+        exact = G[1:] if name.endswith("ct") else G[3:4]
         one = np.asarray(estimate("noisier2inverse", s, model, y))
         images = one[:, n2i.grid_symmetries(8, 8)]
-        for g in G[1:]:
+        for g in exact:
             turned = np.asarray(estimate("noisier2inverse", s, model, y[:, g]))
             apart = np.abs(images - turned[:, None]).max(axis=(0, 2)).min() / np.abs(one).max()
-            # the mesh of the source is cut along one diagonal only
-            assert (apart < (1e-4 if name.endswith("ct") else 0.05)) == symmetries, (apart, g)
+            assert (apart < 1e-3) == symmetries, (apart, g)
 
 
 def test_antithetic_recorruptions_leave_no_product_of_data_and_w(request):
