@@ -2,9 +2,10 @@
 
 One noisy sinogram y of each object, never a clean image: f is trained by E|A f(B z) - (2 y - z)|^2
 with z = y + eta, eta drawn anew every step from the law of the noise (Gruber et al., arXiv
-2503.19468). The weights that are kept are those with the least held-out loss, which less 2 tr Sigma
-is an unbiased error. Data are not made by the operator that inverts them: sinograms are exact line
-integrals of ellipses, states at sensors are those of finer images on a finer mesh.
+2503.19468). Every y enters turned or reflected at random (its noise keeps its law), every eta as
+eta and as -eta. The weights that are kept are those with the least held-out loss, which less 2 tr
+Sigma is an unbiased error. Data are not made by the operator that inverts them: sinograms are exact
+line integrals of ellipses, states at sensors are those of finer images on a finer mesh.
 
 The ranks share the methods out: each trains its own networks.
 """
@@ -30,7 +31,12 @@ from fem_apps.inverse.noisier2inverse_losses import (
     estimate,
     make_loss,
 )
-from fem_apps.inverse.noisier2inverse_noise import CorrelatedNoise, Law
+from fem_apps.inverse.noisier2inverse_noise import (
+    CorrelatedNoise,
+    Law,
+    grid_symmetries,
+    half_circle_symmetries,
+)
 from fem_apps.mpi import same_error
 from fem_apps.output.files import npz, write_whole
 from fem_apps.surrogates.training import Training
@@ -38,7 +44,7 @@ from fem_apps.surrogates.unet import Network, check_size
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of what trains: raised when the same case no longer gives the same weights
+VERSION = 2  # of what trains: raised when the same case no longer gives the same weights
 Inverse = Callable[[np.ndarray], np.ndarray]
 NEEDED: tuple[Method, ...] = ("noisier2inverse", "supervised", "noise2inverse")
 
@@ -110,6 +116,14 @@ class Case(AnyCase):
     norm: Norm = Field(
         "image", description="of residuals r: mean square of B r (image), of r (l2), or r in H1"
     )
+    symmetries: bool = Field(
+        True,
+        description="training data are turned and reflected at random, and the mean of f over turns"
+        " and reflections is used",
+    )
+    antithetic: bool = Field(
+        True, description="each recorruption w of a batch enters as w and as -w"
+    )
     draws: int = Field(4, ge=1, description="recorruptions in the mean over f(B(y + eta))")
     network: Network = Field(
         default_factory=lambda: Network(channels=(32, 64, 64)), description="the U-Net"
@@ -164,12 +178,22 @@ def noise_law(case: Case, *, assumed: bool) -> CorrelatedNoise:
 def setting(case: Case) -> Setting:
     """Operator and assumed noise of a case."""
     law, seen = noise_law(case, assumed=True), None
+    symmetries, turns = None, None
+    K, J, size = law.angles, law.detectors, case.size
+    if case.symmetries:
+        symmetries = (half_circle_symmetries if case.sensors is None else grid_symmetries)(K, J)
+        turns = grid_symmetries(size, size)
     if case.sensors is None:
         A, inverse = _tomography(case.scanner)
     else:
         A, inverse = _source(case.sensors)
+        if turns is not None and K != J:
+            turns = turns[:4]  # a rectangle of sensors has no quarter turns
         seen = (inverse(np.ones(len(A), bool)) @ A).astype(np.float32)
-    return Setting(case.size, A, inverse, law, case.alpha, case.norm, seen)
+    return Setting(
+        *(size, A, inverse, law, case.alpha, case.norm, seen),
+        *(symmetries, turns, case.antithetic),
+    )
 
 
 def _tomography(s: Scanner) -> tuple[np.ndarray, Inverse]:
@@ -294,7 +318,10 @@ def train(
         seed=case.seed,
         **{
             k: getattr(case, k)
-            for k in ("noise", "objects", "alpha", "norm", "network", "training")
+            for k in (
+                *("noise", "objects", "alpha", "norm", "symmetries", "antithetic"),
+                *("network", "training"),
+            )
         },
         **({"scanner": case.scanner} if case.sensors is None else {"sensors": case.sensors}),
     )

@@ -21,6 +21,11 @@ Gruber, Schwab, Haltmeier, Biguri, Dlaska, Hwang, arXiv 2503.19468; Noisier2Nois
 Noise2Inverse arXiv 2001.11801; Sparse2Inverse arXiv 2402.16921. E|A f(Bz) - target|^2 exceeds the
 error E|A f(Bz) - A x|^2 by (1 + 1/alpha^2) tr Sigma whatever f is, so the held-out loss less that
 is an unbiased error: it selects the weights, and no clean image is needed.
+
+What makes the noise of the targets weigh less, for every method alike: y is turned or reflected by
+a symmetry of the scanner (f is trained on the symmetrised law of objects), and each w enters as w
+and as -w: the targets y -+ w/alpha have the mean y, and of w only what f does to it is left. What
+is used is not f itself but its mean over the turns and reflections of an image.
 """
 
 from __future__ import annotations
@@ -66,6 +71,11 @@ class Setting:
         norm: of residuals in the space of data.
         seen: where A is smoothing, networks give `seen` f, shape (n, n): what data cannot tell is
             then not made up.
+        symmetries: permutations of the data, shape (G, m): y[g] are data of a turned or reflected
+            object, and eps[g] has the law of eps. Each object of a batch gets one at random.
+        turns: those of them that permute pixels too, as permutations of flat images, shape (8 or
+            4, n): what is used is the mean of f over them, which turns as its argument does.
+        antithetic: whether every w of a batch enters as w and as -w.
     """
 
     size: int
@@ -75,6 +85,9 @@ class Setting:
     alpha: float = 1.0
     norm: Norm = "image"
     seen: np.ndarray | None = None
+    symmetries: np.ndarray | None = None
+    turns: np.ndarray | None = None
+    antithetic: bool = False
 
     @cached_property
     def shape(self) -> tuple[int, int]:
@@ -101,6 +114,19 @@ def reconstruct(model: UNet, images: jax.Array, s: Setting) -> jax.Array:
     return out if s.seen is None else out @ s.seen.T
 
 
+def averaged(model: UNet, images: jax.Array, s: Setting) -> jax.Array:
+    """The mean of g^-1 f(g v) over turns and reflections g, shapes (batch, n) -> (batch, n).
+
+    Where the law of objects is symmetric so is the best f; the mean takes away what of the error is
+    not (its squared error is at most f's mean one over the turned images).
+    """
+    if s.turns is None:
+        return reconstruct(model, images, s)
+    back = np.argsort(s.turns, axis=1)
+    found = [reconstruct(model, images[:, g], s)[:, h] for g, h in zip(s.turns, back, strict=True)]
+    return sum(found[1:], found[0]) / len(found)
+
+
 def make_loss(method: Method, s: Setting) -> Callable[[Any, Any, jax.Array], jax.Array]:
     """The loss of a batch of rows (y, x), mean over the data; the supervised ones alone read x."""
 
@@ -109,9 +135,19 @@ def make_loss(method: Method, s: Setting) -> Callable[[Any, Any, jax.Array], jax
         return jax.lax.optimization_barrier((At, Bt))
 
     At, Bt = jnp.array(s.A.T), jnp.array(s.B.T)
+    turns = None if s.symmetries is None else jnp.asarray(s.symmetries)
+
+    def turned(key: jax.Array, *data: jax.Array) -> tuple[jax.Array, ...]:
+        """Data of each object, all turned alike."""
+        if turns is None:
+            return data
+        g = turns[jax.random.randint(key, (data[0].shape[0],), 0, len(turns))]
+        return tuple(jnp.take_along_axis(d, g, axis=1) for d in data)
 
     def recorrupted(y: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         w = s.noise.draw(key, y.shape[0])
+        if s.antithetic:
+            w, y = jnp.concatenate([w, -w]), jnp.concatenate([y, y])
         return y + s.alpha * w, y - w / s.alpha
 
     def mean_square(r: jax.Array) -> jax.Array:
@@ -128,23 +164,30 @@ def make_loss(method: Method, s: Setting) -> Callable[[Any, Any, jax.Array], jax
     def loss(model: UNet, batch: Any, key: jax.Array) -> jax.Array:
         y, x = batch
         At, Bt = matrices()
+        key, turn = jax.random.split(key)
+        if method in SUPERVISED:
+            y, clean = turned(turn, y, x @ At)
+        else:
+            (y,) = turned(turn, y)
         if method == "supervised-y":
-            return size((reconstruct(model, y @ Bt, s) - x) @ At)
+            return size(reconstruct(model, y @ Bt, s) @ At - clean)
         z, target = recorrupted(y, key)
         r = reconstruct(model, z @ Bt, s) @ At
+        copies = z.shape[0] // y.shape[0]
         match method:
             case "supervised":
-                return size(r - x @ At)
+                return size(r - jnp.concatenate([clean] * copies))
             case "noisier2inverse":
                 return size(r - target)
             case "sobolev":
                 return size(r - target, "sobolev")
-        return size(r - y)  # two-step, naive
+        return size(r - jnp.concatenate([y] * copies))  # two-step, naive
 
     folds = jnp.stack([s.part((k,)).T for k in range(FOLDS)]) if method == "noise2inverse" else Bt
 
     def noise2inverse(model: UNet, batch: Any, key: jax.Array) -> jax.Array:
-        y, _ = batch
+        key, turn = jax.random.split(key)
+        (y,) = turned(turn, batch[0])
         parts = y @ jax.lax.optimization_barrier(folds)
         k = jax.random.randint(key, (), 0, FOLDS)
         rest = (parts.sum(axis=0) - parts[k]) / (FOLDS - 1)
@@ -155,7 +198,8 @@ def make_loss(method: Method, s: Setting) -> Callable[[Any, Any, jax.Array], jax
     others = jnp.asarray([~np.isin(s.groups(), p) for p in pairs], jnp.float32)
 
     def sparse2inverse(model: UNet, batch: Any, key: jax.Array) -> jax.Array:
-        y, _ = batch
+        key, turn = jax.random.split(key)
+        (y,) = turned(turn, batch[0])
         k = jax.random.randint(key, (), 0, len(pairs))
         r = reconstruct(model, y @ jax.lax.optimization_barrier(inputs)[k], s) @ matrices()[0] - y
         return 2 * mean_square(r * others[k])
@@ -172,7 +216,7 @@ def estimate(
     draws: int = 0,
     key: jax.Array | None = None,
 ) -> jax.Array:
-    """Reconstructions, shapes (batch, m) -> (batch, n).
+    """Reconstructions, shapes (batch, m) -> (batch, n), by the mean of f over turns.
 
     Args:
         method: that trained the model.
@@ -187,18 +231,18 @@ def estimate(
     if method == "noise2inverse":
         folds = jnp.stack([y @ s.part((k,)).T for k in range(FOLDS)])
         rests = (folds.sum(axis=0) - folds) / (FOLDS - 1)
-        return sum(reconstruct(model, r, s) for r in rests) / FOLDS
+        return sum(averaged(model, r, s) for r in rests) / FOLDS
     if method == "sparse2inverse":
         pairs = list(combinations(range(FOLDS), 2))
-        return sum(reconstruct(model, y @ s.part(p).T, s) for p in pairs) / len(pairs)
+        return sum(averaged(model, y @ s.part(p).T, s) for p in pairs) / len(pairs)
     if method in ("two-step", "naive"):
         draws = max(draws, 1)
     if draws == 0 or method == "supervised-y":
-        return reconstruct(model, y @ B.T, s)
+        return averaged(model, y @ B.T, s)
     key = jax.random.key(0) if key is None else key
     total = jnp.zeros((y.shape[0], B.shape[0]), jnp.float32)
     for k in jax.random.split(key, draws):
         v = (y + s.alpha * s.noise.draw(k, y.shape[0])) @ B.T
-        f = reconstruct(model, v, s)
+        f = averaged(model, v, s)
         total += 2 * f - v if method == "two-step" else f
     return total / draws

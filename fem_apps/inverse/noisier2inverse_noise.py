@@ -90,3 +90,28 @@ def _padded(n: int, taps: np.ndarray) -> np.ndarray:
     for i in range(n):
         out[i, i : i + len(taps)] = taps
     return out
+
+
+def half_circle_symmetries(angles: int, detectors: int) -> np.ndarray:
+    """Turns by k pi/K and reflections, as permutations of a flat (K, J) array: shape (4 K, K J).
+
+    The angles t_k = k pi/K, detectors symmetric about 0: p(t + pi, s) = p(t, -s).
+    """
+    K, J = angles, detectors
+    number = np.arange(K * J).reshape(K, J)
+    circle = np.concatenate([number, number[:, ::-1]])  # all of the circle
+    k = np.arange(K)
+    turns = [circle[(g + way * k) % (2 * K)] for g in range(2 * K) for way in (1, -1)]
+    return np.stack(turns).reshape(-1, K * J).astype(np.int32)
+
+
+def grid_symmetries(rows: int, columns: int) -> np.ndarray:
+    """The symmetries of a rectangle, or square, as permutations of a flat array: (4 or 8, m).
+
+    The first four are those of a rectangle.
+    """
+    number = np.arange(rows * columns).reshape(rows, columns)
+    found = [number[::a, ::b] for a in (1, -1) for b in (1, -1)]
+    if rows == columns:
+        found += [f.T for f in found]
+    return np.stack(found).reshape(-1, rows * columns).astype(np.int32)

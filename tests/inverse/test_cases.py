@@ -127,6 +127,68 @@ def test_held_out_loss_is_an_unbiased_risk(request):
         assert abs(excess / want - 1) < 0.05, (alpha, excess, want)
 
 
+@pytest.mark.parametrize(
+    ("name", "small", "quarter"),
+    [
+        ("noisier2inverse_ct", ["scanner.size=8", "scanner.angles=16", "scanner.detectors=13"], 8),
+        (
+            "noisier2inverse_source",
+            ["sensors.size=8", "sensors.cells=8", "sensors.rows=8", "sensors.columns=6"],
+            4,
+        ),
+    ],
+)
+def test_estimates_turn_with_the_data(name, small, quarter, request):
+    """The estimate of turned or reflected data is the estimate turned or reflected; any f."""
+    import jax
+    import numpy as np
+
+    from fem_apps.inverse import noisier2inverse as n2i
+    from fem_apps.inverse.noisier2inverse_losses import estimate
+    from fem_apps.surrogates.unet import new_unet
+
+    path = request.config.rootpath / EXAMPLE.format(name)
+    small = [*small, "objects.train=4", "objects.validation=2", "objects.test=3"]
+    small += ["noise.sigma=1", "network.channels=[8]"]
+    for symmetries in (True, False):
+        case = load(path, [*small, f"symmetries={str(symmetries).lower()}"])
+        s, (y, _) = n2i.setting(case), n2i.measure(case)["test"]
+        model = new_unet(case.network, 1, 1, jax.random.key(0))
+        G = n2i.setting(load(path, small)).symmetries
+        if name.endswith("ct"):  # those by multiples of a quarter turn
+            G = G.reshape(-1, 2, G.shape[1])[::8].reshape(-1, G.shape[1])
+        assert len(G) == quarter
+        # squares cut along one diagonal look alike after half a turn only
+        exact = G[1:] if name.endswith("ct") else G[3:4]
+        one = np.asarray(estimate("noisier2inverse", s, model, y))
+        images = one[:, n2i.grid_symmetries(8, 8)]
+        for g in exact:
+            turned = np.asarray(estimate("noisier2inverse", s, model, y[:, g]))
+            apart = np.abs(images - turned[:, None]).max(axis=(0, 2)).min() / np.abs(one).max()
+            assert (apart < 1e-3) == symmetries, (apart, g)
+
+
+def test_antithetic_recorruptions_leave_no_product_of_data_and_w(request):
+    """Linear f: the loss is |A f B y - y|^2 + |alpha A f B w + w/alpha|^2, no cross term."""
+    import jax
+    import numpy as np
+
+    from fem_apps.inverse import noisier2inverse as n2i
+    from fem_apps.inverse.noisier2inverse_losses import make_loss
+
+    path = request.config.rootpath / EXAMPLE.format("noisier2inverse_ct")
+    small = ["scanner.size=8", "scanner.angles=16", "scanner.detectors=13", "noise.sigma=1"]
+    small += ["objects.train=8", "objects.validation=2", "objects.test=2"]
+    small += ["alpha=0.5", "norm=l2", "symmetries=false"]
+    for pairs in (True, False):
+        case = load(path, [*small, f"antithetic={str(pairs).lower()}"])
+        s, (y, _) = n2i.setting(case), n2i.measure(case)["train"]
+        loss, key = make_loss("noisier2inverse", s), jax.random.key(1)
+        whole, w = (float(loss(lambda v: 0.7 * v, (d, None), key)) for d in (y, 0 * y))
+        want = ((0.7 * y @ np.asarray(s.B).T @ np.asarray(s.A).T - y) ** 2).mean()
+        assert (abs(whole - w - want) < 1e-4 * whole) == pairs
+
+
 @pytest.mark.parametrize("method", ["hmc", "pcn", "random-walk"])
 @pytest.mark.parametrize("moment", [17, 43], ids=["warm-up", "draws"])
 def test_interrupted_chains_continue_to_the_same_draws(method, moment, tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """Adjoints of every operator to rounding; tomography; correlated noise."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,11 @@ from mpi4py import MPI
 
 from fem_apps.errors import CaseError
 from fem_apps.inverse import operators as ops
-from fem_apps.inverse.noisier2inverse_noise import CorrelatedNoise
+from fem_apps.inverse.noisier2inverse_noise import (
+    CorrelatedNoise,
+    grid_symmetries,
+    half_circle_symmetries,
+)
 from fem_apps.inverse.operators_ct import (
     ellipse_sinograms,
     fbp,
@@ -163,6 +169,36 @@ def test_correlated_noise_of_a_grid_of_sensors():
     # opposite edges are strangers
     assert abs(corners[K - 1, 2, 0, 2]) < 1e-3 * tau**2
     assert np.abs(w.T @ w / len(w) - C).max() < 6 * tau**2 * np.sqrt(2 / len(w))
+
+
+@pytest.mark.parametrize(
+    ("K", "J", "half_circle", "number"), [(12, 7, True, 48), (12, 9, False, 4), (9, 9, False, 8)]
+)
+def test_symmetries_leave_the_law_of_the_noise(K, J, half_circle, number):
+    G = (half_circle_symmetries if half_circle else grid_symmetries)(K, J)
+    assert len(np.unique(G, axis=0)) == len(G) == number
+    C = CorrelatedNoise(K, J, 0.5, 1.0, half_circle=half_circle).covariance
+    for g in G:
+        np.testing.assert_allclose(C[np.ix_(g, g)], C, atol=1e-14)
+
+
+def test_symmetries_turn_and_reflect_the_object():
+    """p[g], for some g, is the sinogram of the ellipses turned by k pi/K, or of their mirror's."""
+    geometry, e = parallel_beam(12, 21), phantom()
+    p = ellipse_sinograms(e, geometry).ravel()
+    found = p[half_circle_symmetries(12, 21)]
+    for k in range(24):
+        for mirror in (1, -1):
+            turn = k * np.pi / 12
+            c, s = np.cos(turn), np.sin(turn)
+            moved = replace(
+                e,
+                x=c * e.x - s * mirror * e.y,
+                y=s * e.x + c * mirror * e.y,
+                angle=mirror * e.angle + turn,
+            )
+            want = ellipse_sinograms(moved, geometry).ravel()
+            assert np.abs(found - want).max(axis=1).min() < 1e-12
 
 
 def test_gain_of_filtered_back_projection():
