@@ -10,6 +10,11 @@ are not needed (arXiv:2604.02581). Where particles enter or leave it does not ho
 give forward differences V_i, and -(1/T) sum_n w_n (1/N) sum_i V_i . grad Phi_k(X_i) takes the
 place of b. Sums over pairs i != j. With N particles A has a bias of order 1/N from the pairs that
 a triple sum takes twice; with noise in the paths A and b err by N^(-1/2).
+
+A kink (|x| on the line) or a pole (log |x| in the plane) has a Dirac measure in its Laplacian,
+which no pair meets: there the term is the density of pairs at distance 0. For atoms whose force
+does not vanish at 0, Laplace psi in a ball of radius eps is its mean, dim psi'(eps) / eps, the flux
+through the sphere over the volume; the error is of order eps^2.
 """
 
 from __future__ import annotations
@@ -30,6 +35,11 @@ from fem_apps.mpi import total
 
 # Points of the table of psi, psi', Laplace psi that pairs are looked up in.
 TABLE = 4096
+# Radius of the ball of mean Laplacians: so many spreads of the particles over N^(1/2). The ball holds
+# N pairs at least in the plane, and the error eps^2 falls as 1/N.
+BALL = 2.0
+# An atom whose force falls by less than this from eps to eps / 100 is singular at 0.
+SINGULAR = 0.2
 
 
 @dataclass(frozen=True)
@@ -194,6 +204,7 @@ def assemble_paths(
     slope = np.stack([_at_zero(a.slope, r) for a in atoms], axis=1)
     second = np.gradient(slope, r, axis=0)
     laplace = second + (dim - 1) * slope / np.maximum(r, r[1] / 2)[:, None]
+    _in_ball(laplace, r, atoms, data)
     K, n_t = len(atoms), len(data.t)
     size = K + len(drifts)
     A, b, energies = np.zeros((size, size)), np.zeros(size), np.zeros((n_t, size))
@@ -279,6 +290,17 @@ def _at_zero(slope, r: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def
     f = np.asarray(slope(r), dtype=float).copy()
     f[0] = 2 * f[1] - f[2] if abs(f[1]) < 10 * abs(f[2]) + 1e-300 else f[1]
     return f
+
+
+def _in_ball(laplace: np.ndarray, r: np.ndarray, atoms: Sequence[Atom], data: Paths) -> None:
+    """Means of singular Laplacians in a ball, in place of the table's values there."""
+    dim = data.x[0].shape[1]
+    spread = np.sqrt(np.mean([p.var(axis=0).mean() for p in data.x]))
+    eps = max(BALL * spread / np.sqrt(min(len(p) for p in data.x)), 2 * r[1])
+    for k, a in enumerate(atoms):
+        near, at = np.asarray(a.slope(np.array([eps / 100, eps])), dtype=float)
+        if abs(near) > SINGULAR * abs(at):
+            laplace[r < eps, k] = dim * at / eps
 
 
 def _trapezoidal(t: np.ndarray) -> np.ndarray:
