@@ -153,10 +153,13 @@ def read_paths(
 
 
 @numba.njit(cache=True, fastmath=True)
-def _pairs(x, first, last, step, psi, slope, laplace):  # type: ignore[no-untyped-def]
-    """For rows first..last: forces (rows, dim, K), sums of psi (K,) and of Laplace psi (K,)."""
+def _pairs(x, first, last, step, table):  # type: ignore[no-untyped-def]
+    """For rows first..last: forces (rows, dim, K), sums of psi (K,) and of Laplace psi (K,).
+
+    The table holds psi, Laplace psi and psi' of a radius side by side, (radii, K, 3).
+    """
     N, dim = x.shape
-    K = psi.shape[1]
+    K = table.shape[1]
     F = np.zeros((last - first, dim, K))
     e, l = np.zeros(K), np.zeros(K)
     for i in range(first, last):
@@ -167,14 +170,14 @@ def _pairs(x, first, last, step, psi, slope, laplace):  # type: ignore[no-untype
             for d in range(dim):
                 r2 += (x[i, d] - x[j, d]) ** 2
             r = np.sqrt(r2)
-            place = min(r / step, psi.shape[0] - 1.001)
+            place = min(r / step, table.shape[0] - 1.001)
             k0 = int(place)
             a = place - k0
             inverse = 1 / max(r, 1e-300)
             for k in range(K):
-                e[k] += (1 - a) * psi[k0, k] + a * psi[k0 + 1, k]
-                l[k] += (1 - a) * laplace[k0, k] + a * laplace[k0 + 1, k]
-                f = ((1 - a) * slope[k0, k] + a * slope[k0 + 1, k]) * inverse
+                e[k] += (1 - a) * table[k0, k, 0] + a * table[k0 + 1, k, 0]
+                l[k] += (1 - a) * table[k0, k, 1] + a * table[k0 + 1, k, 1]
+                f = ((1 - a) * table[k0, k, 2] + a * table[k0 + 1, k, 2]) * inverse
                 for d in range(dim):
                     F[i - first, d, k] += f * (x[i, d] - x[j, d])
     return F, e, l
@@ -205,6 +208,7 @@ def assemble_paths(
     second = np.gradient(slope, r, axis=0)
     laplace = second + (dim - 1) * slope / np.maximum(r, r[1] / 2)[:, None]
     _in_ball(laplace, r, atoms, data)
+    table = np.stack([psi, laplace, slope], axis=2)
     K, n_t = len(atoms), len(data.t)
     size = K + len(drifts)
     A, b, energies = np.zeros((size, size)), np.zeros(size), np.zeros((n_t, size))
@@ -214,7 +218,7 @@ def assemble_paths(
     for n, x in enumerate(data.x):
         N = len(x)
         first, last = N * comm.rank // comm.size, N * (comm.rank + 1) // comm.size
-        F, e, l = _pairs(np.ascontiguousarray(x), first, last, r[1], psi, slope, laplace)
+        F, e, l = _pairs(np.ascontiguousarray(x), first, last, r[1], table)
         energies[n, :K] = e / (2 * N**2)
         b[:K] += w[n] * sigma * l / N**2
         rows = [F / N]
