@@ -300,11 +300,13 @@ def _in_ball(laplace: np.ndarray, r: np.ndarray, atoms: Sequence[Atom], data: Pa
     """Means of singular Laplacians in a ball, in place of the table's values there."""
     dim = data.x[0].shape[1]
     spread = np.sqrt(np.mean([p.var(axis=0).mean() for p in data.x]))
-    eps = max(BALL * spread / np.sqrt(min(len(p) for p in data.x)), 2 * r[1])
+    wanted = BALL * spread / np.sqrt(min(len(p) for p in data.x))
+    last = max(2, int(wanted / r[1]))
+    eps = (last + 0.5) * r[1]  # to where the look-up goes over to the next value
     for k, a in enumerate(atoms):
         near, at = np.asarray(a.slope(np.array([eps / 100, eps])), dtype=float)
         if abs(near) > SINGULAR * abs(at):
-            laplace[r < eps, k] = dim * at / eps
+            laplace[: last + 1, k] = dim * at / eps
 
 
 def _trapezoidal(t: np.ndarray) -> np.ndarray:
