@@ -31,7 +31,7 @@ def joined(
     shift: np.ndarray,
     again: Callable[[], Sequence[Quadratic]],
 ) -> Selected:
-    """The choice of the trajectories with both estimates of its coefficients. Collective by `again`.
+    """The trajectories' choice, both estimates of its coefficients in one. Collective by `again`.
 
     Args:
         chosen: of the trajectories, with resamples.

@@ -35,7 +35,7 @@ from fem_apps.mpi import total
 
 # Points of the table of psi, psi', Laplace psi that pairs are looked up in.
 TABLE = 4096
-# Radius of the ball of mean Laplacians: so many spreads of the particles over N^(1/2). The ball holds
+# Radius of the ball of mean Laplacians: so many spreads of the particles over N^(1/2). It holds
 # N pairs at least in the plane, and the error eps^2 falls as 1/N.
 BALL = 2.0
 # An atom whose force falls by less than this from eps to eps / 100 is singular at 0.

@@ -26,7 +26,6 @@ from fem_apps.meshing import MeshData
 from fem_apps.mpi import on_rank_zero
 from fem_apps.problems import aggregation_diffusion as ad
 
-
 # Of a flow: an estimate that asks for more is steep where the data say nothing of it.
 MOST_STEPS = 20_000
 

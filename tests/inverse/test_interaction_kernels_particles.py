@@ -74,7 +74,7 @@ def test_point_mass_of_a_laplacian(dim):
 
 
 def test_repulsive_kink_of_brownian_particles():
-    """W = |x|^2/2 - |x|: without the point mass the coefficients are wrong by more than themselves."""
+    """W = |x|^2/2 - |x|: the coefficients need the point mass of the kink."""
     atoms = atoms_of([Powers(type="power", exponents=(1, 2))], 1)
     c = np.array([-1.0, 1.0])
     data = swarm(1, atoms, c, N=600, sigma=0.05, n=41, substeps=4)
