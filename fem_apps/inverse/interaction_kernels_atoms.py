@@ -34,12 +34,14 @@ class Atom:
         psi: r -> psi(r), psi(0) = 0 unless singular.
         slope: r -> psi'(r); 0 at r = 0, as the force of a point on itself.
         kernel: (strength, dimension, greatest distance) -> the forward problem's table.
+        end: radius up to which a spline's space reaches; 0 for others.
     """
 
     name: str
     psi: Radial
     slope: Radial
     kernel: Callable[[float, int, float], Kernel]
+    end: float = 0.0
 
 
 class Powers(Table):
@@ -253,6 +255,7 @@ class Splines(Table):
                     psi,
                     slope,
                     lambda c, d, R, psi=psi: _table(lambda r: c * psi(r), R),  # type: ignore[misc]
+                    self.r_max,
                 )
             )
         return out

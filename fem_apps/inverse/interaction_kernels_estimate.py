@@ -23,6 +23,7 @@ from fem_apps.inverse.interaction_kernels_functional import (
     Window,
     assemble,
 )
+from fem_apps.inverse.interaction_kernels_join import joined
 from fem_apps.inverse.interaction_kernels_kept import Keep, no_keep
 from fem_apps.inverse.interaction_kernels_particles import Paths, assemble_paths
 from fem_apps.inverse.interaction_kernels_sharpen import (
@@ -37,7 +38,8 @@ from fem_apps.output.folder import Run
 
 log = logging.getLogger(__name__)
 
-RESAMPLES = 20
+# And for the variance of an estimate that is joined with that of trajectories.
+RESAMPLES, JOINED = 20, 8
 
 
 def from_densities(
@@ -102,28 +104,8 @@ def from_densities(
         e = choose(form, others, solver, free, s.atoms, distances)
         return replace(e, noise=noise, window=kind, gauges=tuple(g[1] for g in gauges))
 
-    if likely:
-        _check(run)
-        run.progress.update(0.4, "trajectories")
-        try:
-            found, misfit = sharpen(s, data, known, solver, functional([]), seed, keep)
-        except SolveError as e:
-            if solver.trajectories:  # asked for
-                raise
-            found, misfit = functional([]), np.inf
-            run.note(f"no trajectories: {e}")
-        log.info("trajectories: errors of the fit %.2f times those of the noise", misfit**0.5)
-        if MISFIT < misfit < np.inf:
-            run.note(
-                f"the errors of the fit to trajectories are {misfit**0.5:.1f} times those that "
-                "the noise makes: the data, or the solution of the flow, err otherwise"
-            )
-        if misfit <= MISFIT or solver.trajectories:
-            return found
-        run.note("the error functional's estimate was kept; solver.trajectories = true insists")
-    wanted = RESAMPLES if solver.resamples is None else solver.resamples
-    others = []
-    if solver.method in ("auto", "tikhonov") and noise > 1e-4:
+    def resampled(wanted: int) -> list[Quadratic]:
+        others = []
         for k in range(wanted):
             _check(run)
             run.progress.update(0.4 + 0.3 * k / wanted, f"resample {k + 1} of {wanted}")
@@ -134,7 +116,31 @@ def from_densities(
                 ),
             )
             others.append(Quadratic(**one))
-    return functional(others)
+        return others
+
+    if likely:
+        _check(run)
+        run.progress.update(0.4, "trajectories")
+        try:
+            found, misfit, shift = sharpen(s, data, known, solver, functional([]), seed, keep)
+        except SolveError as e:
+            if solver.trajectories:  # asked for
+                raise
+            found, misfit, shift = functional([]), np.inf, np.zeros(s.size)
+            run.note(f"no trajectories: {e}")
+        log.info("trajectories: errors of the fit %.2f times those of the noise", misfit**0.5)
+        if MISFIT < misfit < np.inf:
+            run.note(
+                f"the errors of the fit to trajectories are {misfit**0.5:.1f} times those that "
+                "the noise makes: the data, or the solution of the flow, err otherwise"
+            )
+        if misfit <= MISFIT or solver.trajectories:
+            chosen = joined(found.selected, form, shift, lambda: resampled(JOINED))
+            return replace(found, c=chosen.fit.c, selected=chosen)
+        run.note("the error functional's estimate was kept; solver.trajectories = true insists")
+    wanted = RESAMPLES if solver.resamples is None else solver.resamples
+    many = solver.method in ("auto", "tikhonov") and noise > 1e-4
+    return functional(resampled(wanted) if many else [])
 
 
 def from_paths(

@@ -51,7 +51,7 @@ def finish(run: Run, graph: NodeGraph, report: Report) -> dict[str, object]:
     # flows are known to the solver's tolerance only
     metrics["bound_holds"] = (
         None
-        if truth is None
+        if truth is None or not report.comparisons
         else all(
             bool((q.w2 <= q.w2_bound + case.verify.tolerance).all())
             for q in report.comparisons

@@ -10,6 +10,11 @@ are not needed (arXiv:2604.02581). Where particles enter or leave it does not ho
 give forward differences V_i, and -(1/T) sum_n w_n (1/N) sum_i V_i . grad Phi_k(X_i) takes the
 place of b. Sums over pairs i != j. With N particles A has a bias of order 1/N from the pairs that
 a triple sum takes twice; with noise in the paths A and b err by N^(-1/2).
+
+A kink (|x| on the line) or a pole (log |x| in the plane) has a Dirac measure in its Laplacian,
+which no pair meets: there the term is the density of pairs at distance 0. For atoms whose force
+does not vanish at 0, Laplace psi in a ball of radius eps is its mean, dim psi'(eps) / eps, the flux
+through the sphere over the volume; the error is of order eps^2.
 """
 
 from __future__ import annotations
@@ -30,6 +35,11 @@ from fem_apps.mpi import total
 
 # Points of the table of psi, psi', Laplace psi that pairs are looked up in.
 TABLE = 4096
+# Radius of the ball of mean Laplacians: so many spreads of the particles over N^(1/2). It holds
+# N pairs at least in the plane, and the error eps^2 falls as 1/N.
+BALL = 2.0
+# An atom whose force falls by less than this from eps to eps / 100 is singular at 0.
+SINGULAR = 0.2
 
 
 @dataclass(frozen=True)
@@ -143,10 +153,13 @@ def read_paths(
 
 
 @numba.njit(cache=True, fastmath=True)
-def _pairs(x, first, last, step, psi, slope, laplace):  # type: ignore[no-untyped-def]
-    """For rows first..last: forces (rows, dim, K), sums of psi (K,) and of Laplace psi (K,)."""
+def _pairs(x, first, last, step, table):  # type: ignore[no-untyped-def]
+    """For rows first..last: forces (rows, dim, K), sums of psi (K,) and of Laplace psi (K,).
+
+    The table holds psi, Laplace psi and psi' of a radius side by side, (radii, K, 3).
+    """
     N, dim = x.shape
-    K = psi.shape[1]
+    K = table.shape[1]
     F = np.zeros((last - first, dim, K))
     e, l = np.zeros(K), np.zeros(K)
     for i in range(first, last):
@@ -157,14 +170,14 @@ def _pairs(x, first, last, step, psi, slope, laplace):  # type: ignore[no-untype
             for d in range(dim):
                 r2 += (x[i, d] - x[j, d]) ** 2
             r = np.sqrt(r2)
-            place = min(r / step, psi.shape[0] - 1.001)
+            place = min(r / step, table.shape[0] - 1.001)
             k0 = int(place)
             a = place - k0
             inverse = 1 / max(r, 1e-300)
             for k in range(K):
-                e[k] += (1 - a) * psi[k0, k] + a * psi[k0 + 1, k]
-                l[k] += (1 - a) * laplace[k0, k] + a * laplace[k0 + 1, k]
-                f = ((1 - a) * slope[k0, k] + a * slope[k0 + 1, k]) * inverse
+                e[k] += (1 - a) * table[k0, k, 0] + a * table[k0 + 1, k, 0]
+                l[k] += (1 - a) * table[k0, k, 1] + a * table[k0 + 1, k, 1]
+                f = ((1 - a) * table[k0, k, 2] + a * table[k0 + 1, k, 2]) * inverse
                 for d in range(dim):
                     F[i - first, d, k] += f * (x[i, d] - x[j, d])
     return F, e, l
@@ -194,6 +207,8 @@ def assemble_paths(
     slope = np.stack([_at_zero(a.slope, r) for a in atoms], axis=1)
     second = np.gradient(slope, r, axis=0)
     laplace = second + (dim - 1) * slope / np.maximum(r, r[1] / 2)[:, None]
+    _in_ball(laplace, r, atoms, data)
+    table = np.stack([psi, laplace, slope], axis=2)
     K, n_t = len(atoms), len(data.t)
     size = K + len(drifts)
     A, b, energies = np.zeros((size, size)), np.zeros(size), np.zeros((n_t, size))
@@ -203,7 +218,7 @@ def assemble_paths(
     for n, x in enumerate(data.x):
         N = len(x)
         first, last = N * comm.rank // comm.size, N * (comm.rank + 1) // comm.size
-        F, e, l = _pairs(np.ascontiguousarray(x), first, last, r[1], psi, slope, laplace)
+        F, e, l = _pairs(np.ascontiguousarray(x), first, last, r[1], table)
         energies[n, :K] = e / (2 * N**2)
         b[:K] += w[n] * sigma * l / N**2
         rows = [F / N]
@@ -279,6 +294,19 @@ def _at_zero(slope, r: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def
     f = np.asarray(slope(r), dtype=float).copy()
     f[0] = 2 * f[1] - f[2] if abs(f[1]) < 10 * abs(f[2]) + 1e-300 else f[1]
     return f
+
+
+def _in_ball(laplace: np.ndarray, r: np.ndarray, atoms: Sequence[Atom], data: Paths) -> None:
+    """Means of singular Laplacians in a ball, in place of the table's values there."""
+    dim = data.x[0].shape[1]
+    spread = np.sqrt(np.mean([p.var(axis=0).mean() for p in data.x]))
+    wanted = BALL * spread / np.sqrt(min(len(p) for p in data.x))
+    last = max(2, int(wanted / r[1]))
+    eps = (last + 0.5) * r[1]  # to where the look-up goes over to the next value
+    for k, a in enumerate(atoms):
+        near, at = np.asarray(a.slope(np.array([eps / 100, eps])), dtype=float)
+        if abs(near) > SINGULAR * abs(at):
+            laplace[: last + 1, k] = dim * at / eps
 
 
 def _trapezoidal(t: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from dolfinx import fem
 
 from fem_apps import meshing
-from fem_apps.errors import CaseError, Interrupted
+from fem_apps.errors import CaseError, Interrupted, SolveError
 from fem_apps.fem import node_graph
 from fem_apps.fem.expressions import parse
 from fem_apps.fem.node_graph import NodeGraph
@@ -96,7 +96,7 @@ def run_case(case: Case, run: Run) -> dict[str, object]:
     report = Report(
         case, [*atoms, *loaded.extra], names, found, loaded.truth, distances, comparisons, None
     )
-    if case.output.fields:
+    if case.output.fields and comparisons:
         _write_fields(case, run, graph, comparisons[0])
     return finish(run, graph, report)
 
@@ -176,6 +176,7 @@ def _verify(
         Known(tuple(diffusion), known.V),
         _flow_potential(case, found, K),
         case.verify.tolerance,
+        run.asked_to_stop,
     )
     c, out = np.r_[found.c[:K], np.zeros(len(loaded.extra))], []
     if loaded.extra:
@@ -187,8 +188,8 @@ def _verify(
         rho0 = loaded.densities[k].rho[0] if loaded.truth is not None else d.rho[0]
         if loaded.truth is None and found.start is not None:
             rho0 = found.start[k]
-        out.append(
-            restored(
+        try:
+            one = restored(
                 kept,
                 f"verify_{k + 1}",
                 s.graph,
@@ -196,21 +197,27 @@ def _verify(
                     d.name, s, flows, rho0, t, c, loaded.truth, d
                 ),
             )
-        )
+        except SolveError as e:
+            run.note(f"{d.name}: not verified: {e}")
+        else:
+            out.append(one)
         if run.asked_to_stop():
             raise Interrupted("interrupted; --restart goes on, to the same answer")
     if case.verify.initial is not None:
         run.progress.update(0.95, "verification, new datum")
         t = np.linspace(0, span * case.verify.horizon, case.verify.times)
         rho0 = nodal(s.graph, case.verify.initial)
-        out.append(
-            restored(
+        try:
+            one = restored(
                 kept,
                 "verify_new",
                 s.graph,
                 lambda: compare("new datum", s, flows, rho0, t, c, loaded.truth),
             )
-        )
+        except SolveError as e:
+            run.note(f"new datum: not verified: {e}")
+        else:
+            out.append(one)
     return out
 
 

@@ -17,7 +17,7 @@ from fem_apps.inverse.interaction_kernels_functional import Known, Quadratic, Se
 from fem_apps.inverse.interaction_kernels_kept import Keep
 from fem_apps.inverse.interaction_kernels_misfit import misfit
 from fem_apps.inverse.interaction_kernels_selection import Selected
-from fem_apps.inverse.interaction_kernels_sparse import Fit
+from fem_apps.inverse.interaction_kernels_sparse import Fit, refit
 from fem_apps.mpi import on_rank_zero
 
 # Noise above which the functional's window sees all snapshots, and trajectories are worth it.
@@ -90,11 +90,12 @@ def sharpen(
     estimate: Estimate,
     seed: int,
     keep: Keep,
-) -> tuple[Estimate, float]:
+) -> tuple[Estimate, float, np.ndarray]:
     """The likelihood of trajectories, on rank 0. Collective.
 
     Returns:
-        the estimate, and the misfit of the choice (`interaction_kernels_misfit`).
+        the estimate, the misfit of the choice (`interaction_kernels_misfit`), and how far the
+        discretisation moves its coefficients (`interaction_kernels_join`).
 
     Raises:
         SolveError: the flow of an estimate cannot be computed.
@@ -131,7 +132,7 @@ def sharpen(
         )
         rho0 = np.array([b.rho0 for b in better])
         parts = {"F": form.F, "g": form.g, "count": np.array(form.count), "rho0": rho0, "c": fit.c}
-        return {**parts, "cost": np.array(fit.cost), "G": form.G, "h": form.h}
+        return {**parts, "cost": np.array(fit.cost), "G": form.G, "h": form.h, "shift": form.shift}
 
     k = keep("trajectories", lambda: on_rank_zero(graph.comm, work))
     steps = selection.ladder(k["F"], k["g"], solver.largest)
@@ -148,7 +149,8 @@ def sharpen(
         support = tuple(int(i) for i in np.flatnonzero(k["c"]))
         chosen = replace(chosen, fit=Fit(support, k["c"], float(k["cost"])))
     found = replace(estimate, c=chosen.fit.c, selected=chosen, start=[r[at] for r in k["rho0"]])
-    return found, misfit(k["G"], k["h"], found.c, chosen.fit.support)
+    shift = refit(k["F"], k["shift"], chosen.fit.support).c
+    return found, misfit(k["G"], k["h"], found.c, chosen.fit.support), shift
 
 
 def inflation(G: np.ndarray, h: np.ndarray, steps: Sequence[Fit]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -14,13 +15,13 @@ from pydantic import Field, model_validator
 
 from fem_apps import meshing
 from fem_apps.case import Table
-from fem_apps.errors import CaseError
+from fem_apps.errors import CaseError, Interrupted, SolveError
 from fem_apps.fem import node_graph
 from fem_apps.fem.expressions import ExpressionText, parse
 from fem_apps.fem.integrals import interpolate
 from fem_apps.fem.kernels import Kernel
 from fem_apps.fem.node_graph import NodeGraph
-from fem_apps.fem.time_stepping import StepControl, march
+from fem_apps.fem.time_stepping import Attempt, StepControl, march
 from fem_apps.inverse.interaction_kernels_atoms import (
     Atom,
     atom_of_force,
@@ -118,6 +119,8 @@ def densities(
     times: np.ndarray,
     *,
     tolerance: float = 1e-4,
+    stop: Callable[[], bool] = lambda: False,
+    most: int = 10**9,
 ) -> Iterator[ad.State]:
     """Solve the forward problem: its states at the times, owned nodal densities. Collective.
 
@@ -129,6 +132,12 @@ def densities(
         rho0: owned nodal values at times[0].
         times: increasing.
         tolerance: local error of a step, relative.
+        stop: whether the run was asked to stop; collective.
+        most: limit of the steps that are tried.
+
+    Raises:
+        SolveError: a step fails, or more than `most` are needed.
+        Interrupted: `stop` says so.
     """
     problem = ad.Problem(known.diffusion, list(kernels), potential_of)  # type: ignore[arg-type]
     s = ad.set_up(data, problem, "1", tolerance=tolerance)
@@ -139,7 +148,23 @@ def densities(
         return
     control = StepControl(end=wanted[-1], tolerance=tolerance)
     dt = ad.first_step(s.solver, state, control)
-    for step in march(state, s.solver.attempt, control, dt=dt, outputs=wanted):
+    tried = count()
+
+    def attempt(state: ad.State, dt: float) -> Attempt[ad.State]:
+        k = next(tried)
+        if k % 20 == 0 and stop():
+            raise Interrupted("interrupted; --restart goes on, to the same answer")
+        if k < most:
+            return s.solver.attempt(state, dt)
+        # the march cuts the step to nothing and ends with this as its reason
+        raise SolveError(
+            "the flow of a kernel",
+            f"more than {most} steps were needed",
+            time=state.t,
+            advice="a kernel of less steep forces, where pairs of the data tell little of it",
+        )
+
+    for step in march(state, attempt, control, dt=dt, outputs=wanted):
         if step.at_output:
             yield step.state
 

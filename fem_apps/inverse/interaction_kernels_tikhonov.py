@@ -4,7 +4,7 @@ c minimises c.A c - 2 b.c + lambda |c|^2 with one of the squares
 
     identity  sum c_j^2
     L2        int W'^2 d rho_bar,   rho_bar the measure of the data's pair distances
-    H1        int W''^2 dr
+    H1        int W''^2 dr, over all radii of the splines: where no pair is, W' goes on smoothly
     RKHS      <W', L^-1 W'>_{L2(rho_bar)},  <L W', W'>_{L2(rho_bar)} = c.A c
 
 The last is the norm of the data-adaptive reproducing kernel Hilbert space, whose closure holds
@@ -73,6 +73,8 @@ def penalty(kind: Seminorm, atoms: Sequence[Atom], distances: np.ndarray, furthe
     B = np.eye(n)
     if kind != "identity":
         reach = float(distances.max())
+        if kind == "H1":
+            reach = max(reach, *(a.end for a in atoms))
         edges = np.linspace(0, reach, POINTS)
         r = (edges[1:] + edges[:-1]) / 2
         f = np.array([a.slope(r) for a in atoms])

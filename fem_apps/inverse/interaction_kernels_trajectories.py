@@ -73,6 +73,8 @@ class Likelihood:
         count: number of values that count.
         G: scores by blocks, of `interaction_kernels_misfit`, (blocks, n, n).
         h: likewise, (blocks, n).
+        shift: g of residuals delta: F^-1 shift is how far coefficients move where the data err by
+            what the extrapolation corrects, (n,).
         update: new coefficients -> new data sets with improved rho0.
     """
 
@@ -82,6 +84,7 @@ class Likelihood:
     count: int
     G: np.ndarray
     h: np.ndarray
+    shift: np.ndarray
     update: Callable[[np.ndarray], list[Trajectory]]
 
 
@@ -115,7 +118,7 @@ def likelihood(
     flow_fine = Flow(fine, K_fine, V(fine.centre), tuple(diffusion))
     B = _splines(c, min(len(c.width), NUISANCE)) if noise > 1e-3 else np.zeros((0, len(c.width)))
     F, g, const, count = np.zeros((K, K)), np.zeros(K), 0.0, 0
-    kept, parts = [], []
+    kept, parts, shift = [], [], np.zeros(K)
     for one in data:
         steps = steps_needed(flow, one.y, one.t, COURANT)
         changes = one.rho0 * B
@@ -138,6 +141,7 @@ def likelihood(
         P = np.linalg.solve(M, R.T @ np.c_[S, r]) if len(M) else np.zeros((0, K + 1))
         S0, r0 = S - R @ P[:, :-1], r - R @ P[:, -1]
         G, h = S.T @ S0, S.T @ r0
+        shift += S0.T @ (gap * w).ravel()
         F += G
         g += h + G @ coefficients
         const += r @ r0 + 2 * h @ coefficients + coefficients @ G @ coefficients
@@ -160,7 +164,7 @@ def likelihood(
             advice="solver.trajectories = false",
         )
     by_block, score = (np.concatenate([p[k] for p in parts]) for k in (0, 1))
-    return Likelihood((F + F.T) / 2, g, float(const), count, by_block, score, update)
+    return Likelihood((F + F.T) / 2, g, float(const), count, by_block, score, shift, update)
 
 
 def fit_trajectories(

@@ -26,6 +26,9 @@ from fem_apps.meshing import MeshData
 from fem_apps.mpi import on_rank_zero
 from fem_apps.problems import aggregation_diffusion as ad
 
+# Of a flow: an estimate that asks for more is steep where the data say nothing of it.
+MOST_STEPS = 20_000
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -67,6 +70,7 @@ class Flows:
     known: Known
     potential_of: ad.Potential | None
     tolerance: float
+    stop: Callable[[], bool] = lambda: False
 
 
 def compare(
@@ -90,6 +94,10 @@ def compare(
         c: estimated coefficients of the atoms.
         truth: true ones, if known.
         seen: data from this datum.
+
+    Raises:
+        SolveError: the flow of estimate or truth needs more than `MOST_STEPS`, or fails.
+        Interrupted: the run was asked to stop.
     """
     reach, dim = diameter(s.graph), s.graph.x.shape[1]
 
@@ -104,6 +112,8 @@ def compare(
                 rho0,
                 t,
                 tolerance=flows.tolerance,
+                stop=flows.stop,
+                most=MOST_STEPS,
             )
         )
         energy = np.array([q.energy.total for q in states])

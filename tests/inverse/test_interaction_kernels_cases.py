@@ -9,14 +9,15 @@ from mpi4py import MPI
 from fem_apps import meshing
 from fem_apps.case import validate
 from fem_apps.cli import main
-from fem_apps.errors import CaseError
+from fem_apps.errors import CaseError, Interrupted, SolveError
 from fem_apps.fem import node_graph
 from fem_apps.inverse import interaction_kernels_functional as functional
 from fem_apps.inverse.interaction_kernels_atoms import Splines, atoms_of
 from fem_apps.inverse.interaction_kernels_choose import find_gauges
 from fem_apps.inverse.interaction_kernels_distance import w2_line
 from fem_apps.inverse.interaction_kernels_flow import Flow, cells, solve
-from fem_apps.inverse.interaction_kernels_simulate import nodal
+from fem_apps.inverse.interaction_kernels_functional import Known
+from fem_apps.inverse.interaction_kernels_simulate import densities, nodal
 from fem_apps.inverse.interaction_kernels_verify import lambda_of
 from fem_apps.problems.free_energy import Diffusion
 
@@ -227,3 +228,17 @@ def test_quadratic_gauge_is_found():
     found = find_gauges(form, len(atoms), names)
     assert [k for k, _ in found][:1] == [len(atoms)]
     assert "gauge" in found[0][1]
+
+
+def test_a_flow_without_end_ends():
+    """A verification stops at its limit of steps, and where the run was asked to stop."""
+    box = meshing.MeshCase(geometry="interval", parameters={"a": -3, "b": 3, "h": 0.2})
+    mesh = meshing.build(SELF, box)
+    rho0 = nodal(node_graph.build(mesh.mesh), IC)
+    known = Known((Diffusion(exponent=2, coefficient=0.1),))
+    times = np.linspace(0, 1, 5)
+    assert len(list(densities(mesh, [], known, None, rho0, times))) == 5
+    with pytest.raises(SolveError, match="more than 3 steps"):
+        list(densities(mesh, [], known, None, rho0, times, most=3))
+    with pytest.raises(Interrupted):
+        list(densities(mesh, [], known, None, rho0, times, stop=lambda: True))

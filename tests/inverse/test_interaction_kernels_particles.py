@@ -5,7 +5,13 @@ import pytest
 from mpi4py import MPI
 
 from fem_apps.errors import CaseError
-from fem_apps.inverse.interaction_kernels_atoms import Gaussians, Powers, atoms_of, potential
+from fem_apps.inverse.interaction_kernels_atoms import (
+    Gaussians,
+    Logarithm,
+    Powers,
+    atoms_of,
+    potential,
+)
 from fem_apps.inverse.interaction_kernels_particles import (
     Paths,
     assemble_paths,
@@ -49,6 +55,31 @@ def test_error_of_brownian_particles_is_that_of_its_martingale(N):
         q = assemble_paths(SELF, atoms, data, sigma=0.1)
         z.append((q.b[0] / q.A[0, 0] - 1) / np.sqrt(0.2 / (N * q.A[0, 0])))
     assert 0.6 < np.sqrt(np.mean(np.square(z))) < 1.5, z
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+def test_point_mass_of_a_laplacian(dim):
+    """E Laplace psi(X - Y) of |x| on the line, log |x| in the plane: 2 p(0) or 2 pi p(0).
+
+    X, Y standard normal, so that X - Y has the density p(0) = (4 pi)^(-dim/2) at 0; b grows by
+    sigma E Laplace psi.
+    """
+    family = Powers(type="power", exponents=(1,)) if dim == 1 else Logarithm()
+    atoms = atoms_of([family], dim)
+    rng = np.random.default_rng(3)
+    data = paths(np.array([0.0, 1.0]), rng.standard_normal((2, 3000, dim)))
+    b = [assemble_paths(SELF, atoms, data, sigma=s).b[0] for s in (0.0, 1.0)]
+    mass = 2 if dim == 1 else 2 * np.pi
+    assert b[1] - b[0] == pytest.approx(mass * (4 * np.pi) ** (-dim / 2), rel=0.05)
+
+
+def test_repulsive_kink_of_brownian_particles():
+    """W = |x|^2/2 - |x|: the coefficients need the point mass of the kink."""
+    atoms = atoms_of([Powers(type="power", exponents=(1, 2))], 1)
+    c = np.array([-1.0, 1.0])
+    data = swarm(1, atoms, c, N=600, sigma=0.05, n=41, substeps=4)
+    q = assemble_paths(SELF, atoms, data, sigma=0.05)
+    assert np.abs(np.linalg.solve(q.A, q.b) - c).max() < 0.25
 
 
 def test_labels_serve_where_particles_leave():

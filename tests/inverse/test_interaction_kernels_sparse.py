@@ -5,7 +5,7 @@ import pytest
 
 from fem_apps.inverse import interaction_kernels_selection as selection
 from fem_apps.inverse import interaction_kernels_sparse as sparse
-from fem_apps.inverse.interaction_kernels_atoms import Powers, atoms_of
+from fem_apps.inverse.interaction_kernels_atoms import Powers, Splines, atoms_of
 from fem_apps.inverse.interaction_kernels_distance import (
     bound,
     convexity,
@@ -138,6 +138,14 @@ def test_penalties_of_a_linear_force():
     assert penalty("L2", atoms, r, 1).B[0, 0] == pytest.approx((r**2).mean(), rel=1e-3)
     assert penalty("H1", atoms, r, 0).B[0, 0] == pytest.approx(r.max(), rel=1e-3)
     assert penalty("RKHS", atoms, r, 0).adaptive
+
+
+def test_roughness_counts_beyond_the_data():
+    """Splines where no pair is: a rough W' has its price there, whatever the data's distances."""
+    atoms = atoms_of([Splines(type="splines", count=8, degree=2, r_max=4)], 1)
+    near, far = (penalty("H1", atoms, np.linspace(0, R, 100), 0).B for R in (1, 4))
+    assert near == pytest.approx(far, rel=1e-6)
+    assert near[-2, -2] > 0.1 * near[1, 1]
 
 
 def test_w2_of_gaussians():
