@@ -94,10 +94,9 @@ def ancestral(denoise: Denoise) -> Sampler:
 
 
 def ode_denoise(denoise: Denoise, steps: int, smallest: float = 0.001) -> Denoise:
-    """The end of the probability flow from (x, s), by Euler steps on the grid of `levels` down to
-    `smallest`.
+    """The end of the probability flow from (x, s), by Euler steps on the grid of `levels`.
 
-    One step is D(x, s).
+    The last level is `smallest`, from which one step goes to 0. One step is D(x, s).
     """
     t = np.arange(steps) / max(steps - 1, 1)
 
