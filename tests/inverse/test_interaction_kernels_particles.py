@@ -66,11 +66,12 @@ def test_point_mass_of_a_laplacian(dim):
     """
     family = Powers(type="power", exponents=(1,)) if dim == 1 else Logarithm()
     atoms = atoms_of([family], dim)
-    rng = np.random.default_rng(3)
-    data = paths(np.array([0.0, 1.0]), rng.standard_normal((2, 3000, dim)))
-    b = [assemble_paths(SELF, atoms, data, sigma=s).b[0] for s in (0.0, 1.0)]
     mass = 2 if dim == 1 else 2 * np.pi
-    assert b[1] - b[0] == pytest.approx(mass * (4 * np.pi) ** (-dim / 2), rel=0.05)
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        data = paths(np.array([0.0, 1.0]), rng.standard_normal((2, 500, dim)))
+        b = [assemble_paths(SELF, atoms, data, sigma=s).b[0] for s in (0.0, 1.0)]
+        assert b[1] - b[0] == pytest.approx(mass * (4 * np.pi) ** (-dim / 2), rel=0.2)
 
 
 def test_repulsive_kink_of_brownian_particles():
