@@ -20,6 +20,7 @@ from mpi4py import MPI
 from fem_apps.case import Case
 from fem_apps.errors import CaseError
 from fem_apps.mpi import on_rank_zero
+from fem_apps.output.files import write_whole
 from fem_apps.output.progress import Progress
 from fem_apps.output.summary import read_summary, versions, write_summary
 
@@ -109,14 +110,14 @@ def open_run(
         case: what is run.
         folder: the run folder.
         overwrite: replace an existing run folder.
-        restart: continue an interrupted run.
+        restart: continue an interrupted run; one without a checkpoint yet is begun again.
         stop: of a caller that runs many cases: it listens to signals and shows progress.
 
     Raises:
         CaseError: the folder exists and neither `overwrite` nor `restart` is given, it is no run
             folder, there is nothing to continue, or the case is not the one that was begun.
     """
-    earlier = on_rank_zero(comm, _prepare, case, folder, overwrite, restart)
+    restart, earlier = on_rank_zero(comm, _prepare, case, folder, overwrite, restart)
     if comm.rank == 0:
         handler = logging.FileHandler(folder / "log.txt", mode="a")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -130,19 +131,25 @@ def open_run(
     return run
 
 
-def _prepare(case: Case, folder: Path, overwrite: bool, restart: bool) -> float:
+def _prepare(case: Case, folder: Path, overwrite: bool, restart: bool) -> tuple[bool, float]:
+    """Whether there is a checkpoint to continue from, and the wall time that led to it."""
     known = (folder / "case.toml").is_file()
     text = resolved(case)
     earlier = 0.0
     if restart:
-        if not known or not (folder / "checkpoint").is_dir():
-            raise CaseError(
-                f"--restart: {folder} holds no interrupted run (no case.toml or no checkpoint)"
-            )
+        if not known:
+            raise CaseError(f"--restart: {folder} holds no run (no case.toml)")
         _same_case(tomllib.loads((folder / "case.toml").read_text()), tomllib.loads(text), folder)
-        earlier = float(
-            read_summary(folder / "summary.json").get("wall_time", {}).get("total", 0.0)
-        )
+        there = folder / "summary.json"
+        summary = read_summary(there) if there.is_file() else {}
+        restart = _has_checkpoint(folder)
+        if restart:
+            earlier = float(summary.get("wall_time", {}).get("total", 0.0))
+        elif summary.get("status") == "done":
+            raise CaseError(
+                f"--restart: the run in {folder} is done and left no checkpoint; "
+                "give --overwrite to run it again"
+            )
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not overwrite:
             raise CaseError(f"{folder} exists: give --overwrite, --restart, or another --out")
@@ -152,8 +159,7 @@ def _prepare(case: Case, folder: Path, overwrite: bool, restart: bool) -> float:
             )
         shutil.rmtree(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "case.toml").write_text(text)
+        write_whole(folder / "case.toml", text.encode(), sync=False)
     except OSError as e:
         raise CaseError(f"cannot write the run folder {folder}: {e.strerror}") from None
     # what a killed run leaves behind is true: it was interrupted
@@ -162,7 +168,13 @@ def _prepare(case: Case, folder: Path, overwrite: bool, restart: bool) -> float:
         {"status": "interrupted", "kind": case.kind, "name": case.name, "metrics": {}},
         sync=False,
     )
-    return earlier
+    return restart, earlier
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    """Whether a complete file is there; a run killed before its first one has none."""
+    place = folder / "checkpoint"
+    return place.is_dir() and any(p.suffix != ".part" for p in place.iterdir())
 
 
 def resolved(case: Case) -> str:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
+from fem_apps.case import read, validate
 from fem_apps.errors import CaseError
+from fem_apps.output.folder import close_run, open_run
 from fem_apps.output.history import History, read_history
 from fem_apps.output.summary import read_summary, versions, write_summary
 
@@ -47,6 +49,24 @@ def test_rows_are_on_disk_before_the_file_is_closed(tmp_path):
     history.write({"step": 0})
     assert (tmp_path / "h.csv").read_text() == "step\n0\n"
     history.close()
+
+
+def test_restart_without_a_checkpoint_begins_again_what_is_not_done(tmp_path):
+    tokens = 'tokens = { type = "orthogonal", n = 2, d = 2 }'
+    (tmp_path / "a.toml").write_text(f'kind = "tokens"\n{tokens}\ntime.end = 1\n')
+    case, out = validate(read(tmp_path / "a.toml"), "a.toml"), tmp_path / "run"
+    with pytest.raises(CaseError, match="no run"):
+        open_run(COMM, case, out, restart=True)
+    open_run(COMM, case, out)  # killed
+    (out / "checkpoint").mkdir()
+    (out / "checkpoint" / "checkpoint.npz.part").touch()  # while the first one was written
+    run = open_run(COMM, case, out, restart=True)
+    assert not run.restart
+    close_run(run, case, "done", {})
+    with pytest.raises(CaseError, match="--overwrite"):
+        open_run(COMM, case, out, restart=True)
+    (out / "checkpoint" / "checkpoint.npz").touch()
+    assert open_run(COMM, case, out, restart=True).restart
 
 
 def test_wrong_use(tmp_path):
