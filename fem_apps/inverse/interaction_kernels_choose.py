@@ -79,8 +79,13 @@ def choose(
     free: Sequence[int],
     atoms: Sequence[Atom],
     distances: Callable[[], np.ndarray],
+    information: float = 0.0,
+    count: int = 1,
 ) -> Estimate:
-    """The case's solver on the columns that are free; atoms always are."""
+    """The case's solver on the columns that are free; atoms always are.
+
+    `information` and `count` as in `from_resamples`.
+    """
     f: Any = np.ix_(free, free)
     A, b = form.A[f], form.b[list(free)]
     method, size = solver.method, solver.size
@@ -94,7 +99,8 @@ def choose(
         chosen = Selected(fit, [fit], 1.0, samples, Counter())
     elif method == "auto" and size is None:
         few = [Quadratic(q.A[f], q.b[list(free)]) for q in others]
-        chosen = selection.from_resamples(Quadratic(A, b), few, solver.largest)
+        own = Quadratic(A, b)
+        chosen = selection.from_resamples(own, few, solver.largest, information, count)
     else:
         fit = _sized(A, b, solver, size)
         again = [sparse.refit(q.A[f], q.b[list(free)], fit.support).c for q in others]

@@ -25,7 +25,11 @@ from fem_apps.inverse.interaction_kernels_functional import (
 )
 from fem_apps.inverse.interaction_kernels_join import joined
 from fem_apps.inverse.interaction_kernels_kept import Keep, no_keep
-from fem_apps.inverse.interaction_kernels_particles import Paths, assemble_paths
+from fem_apps.inverse.interaction_kernels_particles import (
+    Paths,
+    assemble_paths,
+    information_of,
+)
 from fem_apps.inverse.interaction_kernels_sharpen import (
     MISFIT,
     NOISY,
@@ -155,17 +159,22 @@ def from_paths(
     keep: Keep = no_keep,
 ) -> Estimate:
     """Estimate from particles; resamples are halves of the particles. Collective."""
+    sizes = [information_of(d) for d in data]
+    weights = [size / float(np.mean(sizes)) for size in sizes]
 
-    def assembled(sets: Sequence[Paths]) -> dict[str, np.ndarray]:
-        forms = [assemble_paths(comm, atoms, d, sigma=sigma, drifts=drifts) for d in sets]  # type: ignore[arg-type]
-        return vars(reduce(add, forms))
+    def assembled(d: Paths) -> Quadratic:
+        return assemble_paths(comm, atoms, d, sigma=sigma, drifts=drifts)  # type: ignore[arg-type]
+
+    def joint(forms: Sequence[Quadratic]) -> Quadratic:
+        scaled = [Quadratic(w * q.A, w * q.b) for w, q in zip(weights, forms, strict=True)]
+        return reduce(add, scaled)
 
     parts = []
     for k, d in enumerate(data):
         _check(run)
         run.progress.update(0.1 + 0.4 * k / len(data), f"error functional, {d.name}")
-        parts.append(Quadratic(**keep(f"form_{k + 1}", lambda d=d: assembled([d]))))  # type: ignore[misc]
-    form = reduce(add, parts)
+        parts.append(Quadratic(**keep(f"form_{k + 1}", lambda d=d: vars(assembled(d)))))  # type: ignore[misc]
+    form = joint(parts)
     informed(form)
     wanted = 8 if solver.resamples is None else solver.resamples
     others = []
@@ -174,14 +183,19 @@ def from_paths(
         run.progress.update(0.5 + 0.3 * k / wanted, f"resample {k + 1} of {wanted}")
         rng = np.random.default_rng([seed, 7, k])
         halves = [_half(d, rng) for d in data]
-        one = keep(f"resample_{k + 1}", lambda halves=halves: assembled(halves))  # type: ignore[misc]
+        one = keep(
+            f"resample_{k + 1}",
+            lambda halves=halves: vars(joint([assembled(d) for d in halves])),  # type: ignore[misc]
+        )
         others.append(Quadratic(**one))
     free = list(range(len(form.b)))
 
     def distances() -> np.ndarray:
         return np.concatenate([pair_distances(_draw(d), len(d.t), seed) for d in data])
 
-    found = choose(form, others, solver, free, atoms, distances)
+    information = float(np.mean(sizes)) / (2 * sigma) if sigma > 0 else 0.0
+    count = sum(max(map(len, d.x)) for d in data)
+    found = choose(form, others, solver, free, atoms, distances, information, count)
     return replace(found, noise=0.0, window="ends", sigma=sigma)
 
 

@@ -9,7 +9,9 @@ e_k = (1/2N^2) sum_ij psi_k(|X_i - X_j|) or (1/N) sum_i V_k(X_i): Ito's formula 
 are not needed (arXiv:2604.02581). Where particles enter or leave it does not hold; there labels
 give forward differences V_i, and -(1/T) sum_n w_n (1/N) sum_i V_i . grad Phi_k(X_i) takes the
 place of b. Sums over pairs i != j. With N particles A has a bias of order 1/N from the pairs that
-a triple sum takes twice; with noise in the paths A and b err by N^(-1/2).
+a triple sum takes twice; with noise in the paths A and b err by N^(-1/2). More exactly, of the
+true coefficients c the residual b - A c is a martingale over N T, of covariance 2 sigma / (N T) A:
+N T / (2 sigma) (c.A c - 2 b.c) is -2 log of the likelihood of the paths (Girsanov).
 
 A kink (|x| on the line) or a pole (log |x| in the plane) has a Dirac measure in its Laplacian,
 which no pair meets: there the term is the density of pairs at distance 0. For atoms whose force
@@ -238,6 +240,11 @@ def assemble_paths(
         b -= energies[-1] - energies[0]
     both = total(comm, np.vstack([A, b[None]])) / (data.t[-1] - data.t[0])
     return Quadratic((both[:-1] + both[:-1].T) / 2, both[-1])
+
+
+def information_of(data: Paths) -> float:
+    """N T: over 2 sigma, what makes the data's form a likelihood."""
+    return float(np.mean([len(p) for p in data.x]) * (data.t[-1] - data.t[0]))
 
 
 def steps(data: Paths, n: int) -> tuple[np.ndarray, np.ndarray]:

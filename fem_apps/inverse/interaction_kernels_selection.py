@@ -8,7 +8,8 @@ ladder of least costs by size is then cut
   likelihood, and then by the share of resamples in which the support is the best of its size;
 * else by stability: the largest support that comes back in most of the forms of resampled noise,
   all of whose coefficients are well above their spread, and that lowers the cost by more than a
-  trace.
+  trace. Resamples of the same Brownian paths share their error; there the criterion, too, has to
+  prefer the larger support, with the likelihood of the paths (`interaction_kernels_particles`).
 """
 
 from __future__ import annotations
@@ -78,14 +79,11 @@ def ladder(A: np.ndarray, b: np.ndarray, largest: int) -> list[Fit]:
 
 def by_criterion(steps: Sequence[Fit], columns: int, count: int, inflation: float = 1.0) -> Fit:
     """Least chi^2 / inflation + s log(count) + 2 log binomial(columns, s): extended BIC."""
-    return min(
-        steps,
-        key=lambda f: (
-            f.cost / inflation
-            + len(f.support) * log(count)
-            + 2 * _log_binomial(columns, len(f.support))
-        ),
-    )
+    return min(steps, key=lambda f: f.cost / inflation + _penalty(columns, len(f.support), count))
+
+
+def _penalty(columns: int, size: int, count: int) -> float:
+    return size * log(count) + 2 * _log_binomial(columns, size)
 
 
 def _log_binomial(n: int, k: int) -> float:
@@ -125,7 +123,7 @@ def from_likelihood(
         share = supports[fit.support] / max(resamples, 1)
         if size == 1 or not stars or share >= CERTAIN:
             break
-        penalty = log(count) + 2 * (_log_binomial(len(g), size) - _log_binomial(len(g), size - 1))
+        penalty = _penalty(len(g), size, count) - _penalty(len(g), size - 1, count)
         if steps[size - 2].cost - fit.cost > OVERWHELMING * inflation * penalty:
             break  # which atoms is not sure, but that there are so many is
         size -= 1
@@ -133,13 +131,21 @@ def from_likelihood(
     return Selected(fit, steps, share, samples.reshape(-1, len(g)), supports)
 
 
-def from_resamples(form: Quadratic, others: Sequence[Quadratic], largest: int) -> Selected:
+def from_resamples(
+    form: Quadratic,
+    others: Sequence[Quadratic],
+    largest: int,
+    information: float = 0.0,
+    count: int = 1,
+) -> Selected:
     """Support by its stability over forms of resampled noise.
 
     Args:
         form: of the data.
         others: of the same data with more noise.
         largest: limit of the support.
+        information: chi^2 is this times the form's cost; 0: the form is no likelihood.
+        count: number of observations, for the criterion.
     """
     steps = ladder(form.A, form.b, largest)
     again = [ladder(q.A, q.b, len(steps)) for q in others]
@@ -151,7 +157,9 @@ def from_resamples(form: Quadratic, others: Sequence[Quadratic], largest: int) -
         c = np.array([sparse.refit(q.A, q.b, support).c[list(support)] for q in others])
         spread = c.std(axis=0) if len(c) > 1 else np.zeros(len(support))
         clear = np.abs(steps[s].c[list(support)]) > SIGNIFICANT * spread
-        if gain > TRACE and same >= AGREE and clear.all():
+        rises = _penalty(len(form.b), s + 1, count) - _penalty(len(form.b), chosen + 1, count)
+        likely = not information or information * (steps[chosen].cost - steps[s].cost) > rises
+        if gain > TRACE and same >= AGREE and clear.all() and likely:
             chosen = s
     fit = steps[chosen]
     supports = Counter(a[chosen].support for a in again)

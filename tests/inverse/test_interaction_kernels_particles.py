@@ -16,6 +16,7 @@ from fem_apps.inverse.interaction_kernels_particles import (
     Paths,
     assemble_paths,
     diffusion_of,
+    information_of,
     paths,
     read_paths,
 )
@@ -45,16 +46,19 @@ def test_noiseless_particles_give_the_coefficients(dim):
     assert np.linalg.eigvalsh(q.A).min() > 0
 
 
-@pytest.mark.parametrize("N", [40, 160])
-def test_error_of_brownian_particles_is_that_of_its_martingale(N):
-    """W = x^2/2: the coefficient's error is (2 sigma / (N A T))^(1/2), so it falls as N^(-1/2)."""
-    atoms = atoms_of([Powers(type="power", exponents=(2,))], 1)
-    z = []
+@pytest.mark.parametrize(("dim", "N"), [(1, 40), (1, 160), (2, 40)])
+def test_residual_of_brownian_particles_is_a_martingale(dim, N):
+    """b - A c has the covariance 2 sigma / (N T) A: chi^2 of each eigenvector of A is 1 in mean."""
+    atoms = atoms_of([Powers(type="power", exponents=(2, 3))], dim)
+    c, squares = np.array([1.0, 0.2]), []
     for seed in range(32):
-        data = swarm(1, atoms, np.ones(1), N=N, sigma=0.1, seed=seed, n=41, substeps=4)
+        data = swarm(dim, atoms, c, N=N, sigma=0.1, seed=seed, n=41, substeps=4)
         q = assemble_paths(SELF, atoms, data, sigma=0.1)
-        z.append((q.b[0] / q.A[0, 0] - 1) / np.sqrt(0.2 / (N * q.A[0, 0])))
-    assert 0.6 < np.sqrt(np.mean(np.square(z))) < 1.5, z
+        values, Q = np.linalg.eigh(q.A)
+        squares.append(information_of(data) / 0.2 * (Q.T @ (q.b - q.A @ c)) ** 2 / values)
+    mean = np.mean(squares, axis=0)
+    assert (mean > 0.4).all()  # four standard deviations of a mean of 32
+    assert (mean < 2).all()
 
 
 @pytest.mark.parametrize("dim", [1, 2])

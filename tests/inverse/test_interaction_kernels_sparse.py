@@ -99,6 +99,19 @@ def test_model_selection_stops_at_the_truth(problem):
     assert selection.from_resamples(Quadratic(A, b), others, 4).fit.support == (3, 7)
 
 
+def test_resamples_that_share_their_error_do_not_outvote_the_likelihood(problem):
+    """An error of b comes back in every resample; of covariance A / 25 it is noise."""
+    A, b, _ = problem
+    rng = np.random.default_rng(5)
+    root = np.linalg.cholesky(A)
+    shared = b + 0.2 * root @ rng.standard_normal(12)
+    others = [Quadratic(A, shared + 1e-3 * root @ rng.standard_normal(12)) for _ in range(8)]
+    form = Quadratic(A, shared)
+    assert len(selection.from_resamples(form, others, 6).fit.support) > 2
+    found = selection.from_resamples(form, others, 6, information=1 / 0.2**2, count=200)
+    assert found.fit.support == (3, 7)
+
+
 @pytest.mark.parametrize("rule", ["l-curve", "gcv", "quasi-optimal"])
 def test_tikhonov_lies_between_noise_and_smoothing(rule):
     rng = np.random.default_rng(4)
