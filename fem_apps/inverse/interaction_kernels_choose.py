@@ -79,12 +79,18 @@ def choose(
     free: Sequence[int],
     atoms: Sequence[Atom],
     distances: Callable[[], np.ndarray],
-    information: float = 0.0,
-    count: int = 1,
+    count: int = 0,
 ) -> Estimate:
     """The case's solver on the columns that are free; atoms always are.
 
-    `information` and `count` as in `from_resamples`.
+    Args:
+        form: of the data.
+        others: resamples.
+        solver: the case's table.
+        free: columns that are no gauge.
+        atoms: the interaction's.
+        distances: of pairs, for seminorms.
+        count: number of values whose chi^2 the form is; 0: the form is no likelihood.
     """
     f: Any = np.ix_(free, free)
     A, b = form.A[f], form.b[list(free)]
@@ -97,10 +103,13 @@ def choose(
         again = [regularised(q.A[f], q.b[list(free)], size_of, lam) for q in others]
         samples = np.array(again).reshape(-1, len(b))
         chosen = Selected(fit, [fit], 1.0, samples, Counter())
+    elif method == "auto" and size is None and count:
+        steps = selection.ladder(A, b, solver.largest)
+        stars = [q.b[list(free)] for q in others]
+        chosen = selection.from_likelihood(A, b, count, steps, stars)
     elif method == "auto" and size is None:
         few = [Quadratic(q.A[f], q.b[list(free)]) for q in others]
-        own = Quadratic(A, b)
-        chosen = selection.from_resamples(own, few, solver.largest, information, count)
+        chosen = selection.from_resamples(Quadratic(A, b), few, solver.largest)
     else:
         fit = _sized(A, b, solver, size)
         again = [sparse.refit(q.A[f], q.b[list(free)], fit.support).c for q in others]

@@ -28,9 +28,11 @@ from fem_apps.inverse.interaction_kernels_kept import Keep, no_keep
 from fem_apps.inverse.interaction_kernels_particles import (
     Paths,
     assemble_paths,
-    information_of,
+    particle_time,
 )
+from fem_apps.inverse.interaction_kernels_selection import draws
 from fem_apps.inverse.interaction_kernels_sharpen import (
+    LIKELIHOOD_RESAMPLES,
     MISFIT,
     NOISY,
     Estimate,
@@ -42,8 +44,9 @@ from fem_apps.output.folder import Run
 
 log = logging.getLogger(__name__)
 
-# And for the variance of an estimate that is joined with that of trajectories.
-RESAMPLES, JOINED = 20, 8
+# Of densities; for the variance of an estimate that is joined with that of trajectories; of
+# particles without a likelihood.
+RESAMPLES, JOINED, HALVES = 20, 8, 8
 
 
 def from_densities(
@@ -158,44 +161,51 @@ def from_paths(
     seed: int = 0,
     keep: Keep = no_keep,
 ) -> Estimate:
-    """Estimate from particles; resamples are halves of the particles. Collective."""
-    sizes = [information_of(d) for d in data]
-    weights = [size / float(np.mean(sizes)) for size in sizes]
+    """Estimate from particles. Collective.
+
+    The form of Brownian particles is -2 log of the likelihood of their paths, and resamples are its
+    draws. Else, and where particles enter or leave, resamples are halves of the particles or of the
+    time.
+    """
+    brownian = sigma > 0 and not any(d.open for d in data)
 
     def assembled(d: Paths) -> Quadratic:
-        return assemble_paths(comm, atoms, d, sigma=sigma, drifts=drifts)  # type: ignore[arg-type]
-
-    def joint(forms: Sequence[Quadratic]) -> Quadratic:
-        scaled = [Quadratic(w * q.A, w * q.b) for w, q in zip(weights, forms, strict=True)]
-        return reduce(add, scaled)
+        q = assemble_paths(comm, atoms, d, sigma=sigma, drifts=drifts)  # type: ignore[arg-type]
+        unit = particle_time(d) / (2 * sigma) if brownian else 1.0
+        return Quadratic(unit * q.A, unit * q.b)
 
     parts = []
     for k, d in enumerate(data):
         _check(run)
         run.progress.update(0.1 + 0.4 * k / len(data), f"error functional, {d.name}")
         parts.append(Quadratic(**keep(f"form_{k + 1}", lambda d=d: vars(assembled(d)))))  # type: ignore[misc]
-    form = joint(parts)
+    form = reduce(add, parts)
     informed(form)
-    wanted = 8 if solver.resamples is None else solver.resamples
-    others = []
-    for k in range(wanted if solver.method in ("auto", "tikhonov") else 0):
-        _check(run)
-        run.progress.update(0.5 + 0.3 * k / wanted, f"resample {k + 1} of {wanted}")
-        rng = np.random.default_rng([seed, 7, k])
-        halves = [_half(d, rng) for d in data]
-        one = keep(
-            f"resample_{k + 1}",
-            lambda halves=halves: vars(joint([assembled(d) for d in halves])),  # type: ignore[misc]
-        )
-        others.append(Quadratic(**one))
-    free = list(range(len(form.b)))
+    wanted = 0
+    if solver.method in ("auto", "tikhonov"):
+        default = LIKELIHOOD_RESAMPLES if brownian else HALVES
+        wanted = default if solver.resamples is None else solver.resamples
+    if brownian:
+        rng = np.random.default_rng([seed, 7])
+        others = [Quadratic(form.A, b) for b in draws(form.A, form.b, wanted, rng)]
+    else:
+        others = []
+        for k in range(wanted):
+            _check(run)
+            run.progress.update(0.5 + 0.3 * k / wanted, f"resample {k + 1} of {wanted}")
+            rng = np.random.default_rng([seed, 7, k])
+            halves = [_half(d, rng) for d in data]
+            one = keep(
+                f"resample_{k + 1}",
+                lambda halves=halves: vars(reduce(add, map(assembled, halves))),  # type: ignore[misc]
+            )
+            others.append(Quadratic(**one))
+    count = sum(len(d.x[0]) for d in data) if brownian else 0
 
     def distances() -> np.ndarray:
         return np.concatenate([pair_distances(_draw(d), len(d.t), seed) for d in data])
 
-    information = float(np.mean(sizes)) / (2 * sigma) if sigma > 0 else 0.0
-    count = sum(max(map(len, d.x)) for d in data)
-    found = choose(form, others, solver, free, atoms, distances, information, count)
+    found = choose(form, others, solver, range(len(form.b)), atoms, distances, count)
     return replace(found, noise=0.0, window="ends", sigma=sigma)
 
 

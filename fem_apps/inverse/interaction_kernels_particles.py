@@ -242,8 +242,8 @@ def assemble_paths(
     return Quadratic((both[:-1] + both[:-1].T) / 2, both[-1])
 
 
-def information_of(data: Paths) -> float:
-    """N T: over 2 sigma, what makes the data's form a likelihood."""
+def particle_time(data: Paths) -> float:
+    """N T; over 2 sigma it makes the data's form a likelihood."""
     return float(np.mean([len(p) for p in data.x]) * (data.t[-1] - data.t[0]))
 
 

@@ -8,8 +8,7 @@ ladder of least costs by size is then cut
   likelihood, and then by the share of resamples in which the support is the best of its size;
 * else by stability: the largest support that comes back in most of the forms of resampled noise,
   all of whose coefficients are well above their spread, and that lowers the cost by more than a
-  trace. Resamples of the same Brownian paths share their error; there the criterion, too, has to
-  prefer the larger support, with the likelihood of the paths (`interaction_kernels_particles`).
+  trace.
 """
 
 from __future__ import annotations
@@ -79,11 +78,23 @@ def ladder(A: np.ndarray, b: np.ndarray, largest: int) -> list[Fit]:
 
 def by_criterion(steps: Sequence[Fit], columns: int, count: int, inflation: float = 1.0) -> Fit:
     """Least chi^2 / inflation + s log(count) + 2 log binomial(columns, s): extended BIC."""
-    return min(steps, key=lambda f: f.cost / inflation + _penalty(columns, len(f.support), count))
+    return min(
+        steps,
+        key=lambda f: (
+            f.cost / inflation
+            + len(f.support) * log(count)
+            + 2 * _log_binomial(columns, len(f.support))
+        ),
+    )
 
 
-def _penalty(columns: int, size: int, count: int) -> float:
-    return size * log(count) + 2 * _log_binomial(columns, size)
+def draws(
+    F: np.ndarray, g: np.ndarray, number: int, rng: np.random.Generator, inflation: float = 1.0
+) -> list[np.ndarray]:
+    """Resamples g* = g + (inflation F)^(1/2) e of a likelihood, whose g has that covariance."""
+    values, Q = np.linalg.eigh(F)
+    root = Q * np.sqrt(np.maximum(inflation * values, 0))
+    return [g + root @ rng.standard_normal(len(g)) for _ in range(number)]
 
 
 def _log_binomial(n: int, k: int) -> float:
@@ -95,35 +106,30 @@ def from_likelihood(
     g: np.ndarray,
     count: int,
     steps: list[Fit],
-    resamples: int,
-    rng: np.random.Generator,
+    stars: Sequence[np.ndarray],
     inflation: float = 1.0,
 ) -> Selected:
     """Support by extended BIC, made smaller until it is the best of its size in most resamples.
 
-    Resamples are g* = g + F^(1/2) e, whose covariance is the Fisher information F: an atom that
-    only fits the discretisation error of the forward solution has rivals that do so as well.
+    An atom that only fits the discretisation error of the forward solution has rivals that do so
+    as well.
 
     Args:
         F: Fisher information.
         g: with it, chi^2 = const + c.F c - 2 g.c.
         count: number of values.
         steps: the ladder of F and g.
-        resamples: how many.
-        rng: for them.
+        stars: resamples of g (`draws`).
         inflation: variance of g over F, of `interaction_kernels_misfit`.
     """
     size = len(by_criterion(steps, len(g), count, inflation).support)
-    values, Q = np.linalg.eigh(F)
-    root = Q * np.sqrt(np.maximum(inflation * values, 0))
-    stars = [g + root @ rng.standard_normal(len(g)) for _ in range(resamples)]
     while True:
         fit = steps[size - 1]
         supports = Counter(candidates(F, star, size).support for star in stars)
-        share = supports[fit.support] / max(resamples, 1)
-        if size == 1 or not stars or share >= CERTAIN:
+        share = supports[fit.support] / max(len(stars), 1)
+        if size == 1 or not len(stars) or share >= CERTAIN:
             break
-        penalty = _penalty(len(g), size, count) - _penalty(len(g), size - 1, count)
+        penalty = log(count) + 2 * (_log_binomial(len(g), size) - _log_binomial(len(g), size - 1))
         if steps[size - 2].cost - fit.cost > OVERWHELMING * inflation * penalty:
             break  # which atoms is not sure, but that there are so many is
         size -= 1
@@ -131,21 +137,13 @@ def from_likelihood(
     return Selected(fit, steps, share, samples.reshape(-1, len(g)), supports)
 
 
-def from_resamples(
-    form: Quadratic,
-    others: Sequence[Quadratic],
-    largest: int,
-    information: float = 0.0,
-    count: int = 1,
-) -> Selected:
+def from_resamples(form: Quadratic, others: Sequence[Quadratic], largest: int) -> Selected:
     """Support by its stability over forms of resampled noise.
 
     Args:
         form: of the data.
         others: of the same data with more noise.
         largest: limit of the support.
-        information: chi^2 is this times the form's cost; 0: the form is no likelihood.
-        count: number of observations, for the criterion.
     """
     steps = ladder(form.A, form.b, largest)
     again = [ladder(q.A, q.b, len(steps)) for q in others]
@@ -157,9 +155,7 @@ def from_resamples(
         c = np.array([sparse.refit(q.A, q.b, support).c[list(support)] for q in others])
         spread = c.std(axis=0) if len(c) > 1 else np.zeros(len(support))
         clear = np.abs(steps[s].c[list(support)]) > SIGNIFICANT * spread
-        rises = _penalty(len(form.b), s + 1, count) - _penalty(len(form.b), chosen + 1, count)
-        likely = not information or information * (steps[chosen].cost - steps[s].cost) > rises
-        if gain > TRACE and same >= AGREE and clear.all() and likely:
+        if gain > TRACE and same >= AGREE and clear.all():
             chosen = s
     fit = steps[chosen]
     supports = Counter(a[chosen].support for a in again)

@@ -135,16 +135,11 @@ def sharpen(
         return {**parts, "cost": np.array(fit.cost), "G": form.G, "h": form.h, "shift": form.shift}
 
     k = keep("trajectories", lambda: on_rank_zero(graph.comm, work))
-    steps = selection.ladder(k["F"], k["g"], solver.largest)
-    chosen = selection.from_likelihood(
-        k["F"],
-        k["g"],
-        int(k["count"]),
-        steps,
-        count,
-        np.random.default_rng([seed, 6]),
-        inflation(k["G"], k["h"], steps),
-    )
+    F, g = k["F"], k["g"]
+    steps = selection.ladder(F, g, solver.largest)
+    factor = inflation(k["G"], k["h"], steps)
+    stars = selection.draws(F, g, count, np.random.default_rng([seed, 6]), factor)
+    chosen = selection.from_likelihood(F, g, int(k["count"]), steps, stars, factor)
     if solver.size is not None:
         support = tuple(int(i) for i in np.flatnonzero(k["c"]))
         chosen = replace(chosen, fit=Fit(support, k["c"], float(k["cost"])))

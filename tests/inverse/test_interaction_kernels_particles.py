@@ -16,7 +16,7 @@ from fem_apps.inverse.interaction_kernels_particles import (
     Paths,
     assemble_paths,
     diffusion_of,
-    information_of,
+    particle_time,
     paths,
     read_paths,
 )
@@ -55,7 +55,7 @@ def test_residual_of_brownian_particles_is_a_martingale(dim, N):
         data = swarm(dim, atoms, c, N=N, sigma=0.1, seed=seed, n=41, substeps=4)
         q = assemble_paths(SELF, atoms, data, sigma=0.1)
         values, Q = np.linalg.eigh(q.A)
-        squares.append(information_of(data) / 0.2 * (Q.T @ (q.b - q.A @ c)) ** 2 / values)
+        squares.append(particle_time(data) / 0.2 * (Q.T @ (q.b - q.A @ c)) ** 2 / values)
     mean = np.mean(squares, axis=0)
     assert (mean > 0.4).all()  # four standard deviations of a mean of 32
     assert (mean < 2).all()
