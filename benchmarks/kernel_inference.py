@@ -44,7 +44,8 @@ from fem_apps.inverse.interaction_kernels_data import (
     snapshots,
 )
 from fem_apps.inverse.interaction_kernels_estimate import from_densities
-from fem_apps.inverse.interaction_kernels_particles import assemble_paths, diffusion_of, paths
+from fem_apps.inverse.interaction_kernels_pairs import assemble_paths
+from fem_apps.inverse.interaction_kernels_particles import diffusion_of, paths
 from fem_apps.inverse.interaction_kernels_sources import load
 from fem_apps.inverse.interaction_kernels_sparse import best_subset
 from fem_apps.inverse.interaction_kernels_synthetic import particle_paths

@@ -3,7 +3,7 @@
     d_t mu = div( mu grad( H'(mu) + V + W*mu ) ),   W(x) = sum_j c_j psi_j(|x|), few c_j not 0
 
 Densities or particle positions, noisy and sparse in time, on the line or in the plane. The
-quadratic error functional (`interaction_kernels_functional`, `interaction_kernels_particles`)
+quadratic error functional (`interaction_kernels_functional`, `interaction_kernels_pairs`)
 over a dictionary or B-splines (`_atoms`); sparse solvers and model selection (`_sparse`,
 `_selection`); on the line the estimate is sharpened by whole trajectories (`_trajectories`)
 unless these fit worse than their noise allows (`_misfit`); then the equation with the estimate is

@@ -25,11 +25,8 @@ from fem_apps.inverse.interaction_kernels_functional import (
 )
 from fem_apps.inverse.interaction_kernels_join import joined
 from fem_apps.inverse.interaction_kernels_kept import Keep, no_keep
-from fem_apps.inverse.interaction_kernels_particles import (
-    Paths,
-    assemble_paths,
-    particle_time,
-)
+from fem_apps.inverse.interaction_kernels_pairs import likelihood, pair_sums
+from fem_apps.inverse.interaction_kernels_particles import Paths
 from fem_apps.inverse.interaction_kernels_selection import draws
 from fem_apps.inverse.interaction_kernels_sharpen import (
     LIKELIHOOD_RESAMPLES,
@@ -163,16 +160,14 @@ def from_paths(
 ) -> Estimate:
     """Estimate from particles. Collective.
 
-    The form of Brownian particles is -2 log of the likelihood of their paths, and resamples are its
-    draws. Else, and where particles enter or leave, resamples are halves of the particles or of the
-    time.
+    The form of Brownian particles is a likelihood, and resamples are its draws. Else, and where
+    particles enter or leave, resamples are halves of the particles or of the time.
     """
     brownian = sigma > 0 and not any(d.open for d in data)
 
     def assembled(d: Paths) -> Quadratic:
-        q = assemble_paths(comm, atoms, d, sigma=sigma, drifts=drifts)  # type: ignore[arg-type]
-        unit = particle_time(d) / (2 * sigma) if brownian else 1.0
-        return Quadratic(unit * q.A, unit * q.b)
+        sums = pair_sums(comm, atoms, d, sigma=sigma, drifts=drifts)  # type: ignore[arg-type]
+        return likelihood(sums, sigma) if brownian else sums.form
 
     parts = []
     for k, d in enumerate(data):

@@ -1,23 +1,4 @@
-"""The quadratic error functional of particle data: the empirical measure, no mesh.
-
-For dX_i = -grad(W * mu_N + V)(X_i) dt + sqrt(2 sigma) dB_i with mu_N = (1/N) sum_i delta_{X_i},
-
-    A_kl = (1/T) sum_n w_n (1/N) sum_i grad Phi_k(X_i) . grad Phi_l(X_i),
-    b_k  = -(1/T) { [e_k(mu_N)]_0^T - sigma sum_n w_n (1/N) sum_i Laplace Phi_k(X_i) },
-
-e_k = (1/2N^2) sum_ij psi_k(|X_i - X_j|) or (1/N) sum_i V_k(X_i): Ito's formula for e_k, so labels
-are not needed (arXiv:2604.02581). Where particles enter or leave it does not hold; there labels
-give forward differences V_i, and -(1/T) sum_n w_n (1/N) sum_i V_i . grad Phi_k(X_i) takes the
-place of b. Sums over pairs i != j. With N particles A has a bias of order 1/N from the pairs that
-a triple sum takes twice; with noise in the paths A and b err by N^(-1/2). More exactly, of the
-true coefficients c the residual b - A c is a martingale over N T, of covariance 2 sigma / (N T) A:
-N T / (2 sigma) (c.A c - 2 b.c) is -2 log of the likelihood of the paths (Girsanov).
-
-A kink (|x| on the line) or a pole (log |x| in the plane) has a Dirac measure in its Laplacian,
-which no pair meets: there the term is the density of pairs at distance 0. For atoms whose force
-does not vanish at 0, Laplace psi in a ball of radius eps is its mean, dim psi'(eps) / eps, the flux
-through the sphere over the volume; the error is of order eps^2.
-"""
+"""Positions of particles in time, checked; velocities and diffusion of labelled ones."""
 
 from __future__ import annotations
 
@@ -26,22 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numba
 import numpy as np
-from mpi4py import MPI
 
 from fem_apps.errors import CaseError
-from fem_apps.inverse.interaction_kernels_atoms import Atom
-from fem_apps.inverse.interaction_kernels_functional import Quadratic, time_weights
-from fem_apps.mpi import total
-
-# Points of the table of psi, psi', Laplace psi that pairs are looked up in.
-TABLE = 4096
-# Radius of the ball of mean Laplacians: so many spreads of the particles over N^(1/2). It holds
-# N pairs at least in the plane, and the error eps^2 falls as 1/N.
-BALL = 2.0
-# An atom whose force falls by less than this from eps to eps / 100 is singular at 0.
-SINGULAR = 0.2
 
 
 @dataclass(frozen=True)
@@ -154,99 +122,6 @@ def read_paths(
     return paths(t / rate, [p[:, 1:-1] for p in parts], path.name, [p[:, -1] for p in parts])
 
 
-@numba.njit(cache=True, fastmath=True)
-def _pairs(x, first, last, step, table):  # type: ignore[no-untyped-def]
-    """For rows first..last: forces (rows, dim, K), sums of psi (K,) and of Laplace psi (K,).
-
-    The table holds psi, Laplace psi and psi' of a radius side by side, (radii, K, 3).
-    """
-    N, dim = x.shape
-    K = table.shape[1]
-    F = np.zeros((last - first, dim, K))
-    e, l = np.zeros(K), np.zeros(K)
-    for i in range(first, last):
-        for j in range(N):
-            if i == j:
-                continue
-            r2 = 0.0
-            for d in range(dim):
-                r2 += (x[i, d] - x[j, d]) ** 2
-            r = np.sqrt(r2)
-            place = min(r / step, table.shape[0] - 1.001)
-            k0 = int(place)
-            a = place - k0
-            inverse = 1 / max(r, 1e-300)
-            for k in range(K):
-                e[k] += (1 - a) * table[k0, k, 0] + a * table[k0 + 1, k, 0]
-                l[k] += (1 - a) * table[k0, k, 1] + a * table[k0 + 1, k, 1]
-                f = ((1 - a) * table[k0, k, 2] + a * table[k0 + 1, k, 2]) * inverse
-                for d in range(dim):
-                    F[i - first, d, k] += f * (x[i, d] - x[j, d])
-    return F, e, l
-
-
-def assemble_paths(
-    comm: MPI.Comm,
-    atoms: Sequence[Atom],
-    data: Paths,
-    *,
-    sigma: float = 0.0,
-    drifts: Sequence[Atom] = (),
-) -> Quadratic:
-    """A and b from positions; the rows of pairs are shared by the ranks. Collective.
-
-    Args:
-        comm: communicator.
-        atoms: interaction potentials.
-        data: positions, the same on all ranks.
-        sigma: known diffusion.
-        drifts: further columns, external potentials V_k = coordinate monomials (`monomials`).
-    """
-    dim = data.x[0].shape[1]
-    reach = max(float(np.linalg.norm(np.ptp(p, axis=0))) for p in data.x)
-    r = np.linspace(0, 1.001 * reach, TABLE)
-    psi = np.stack([a.psi(r) for a in atoms], axis=1)
-    slope = np.stack([_at_zero(a.slope, r) for a in atoms], axis=1)
-    second = np.gradient(slope, r, axis=0)
-    laplace = second + (dim - 1) * slope / np.maximum(r, r[1] / 2)[:, None]
-    _in_ball(laplace, r, atoms, data)
-    table = np.stack([psi, laplace, slope], axis=2)
-    K, n_t = len(atoms), len(data.t)
-    size = K + len(drifts)
-    A, b, energies = np.zeros((size, size)), np.zeros(size), np.zeros((n_t, size))
-    w = time_weights(data.t) if len(data.t) % 2 else _trapezoidal(data.t)
-    if data.open:
-        w = np.append(np.diff(data.t), 0.0)  # of the forward differences
-    for n, x in enumerate(data.x):
-        N = len(x)
-        first, last = N * comm.rank // comm.size, N * (comm.rank + 1) // comm.size
-        F, e, l = _pairs(np.ascontiguousarray(x), first, last, r[1], table)
-        energies[n, :K] = e / (2 * N**2)
-        b[:K] += w[n] * sigma * l / N**2
-        rows = [F / N]
-        for k, V in enumerate(drifts):
-            value, gradient, laplacian = V(x[first:last])  # type: ignore[operator]
-            rows.append(gradient[:, :, None])
-            energies[n, K + k] = value.sum() / N
-            b[K + k] += w[n] * sigma * laplacian.sum() / N
-        X = np.concatenate(rows, axis=2)
-        if data.open and n + 1 < n_t:
-            v, moved = steps(data, n)
-            X = X * moved[first:last, None, None]
-            b -= w[n] / N * np.tensordot(v[first:last], X, axes=([0, 1], [0, 1]))
-        X = X.reshape(-1, size)
-        A += w[n] / N * X.T @ X
-    if not data.open:
-        b -= energies[-1] - energies[0]
-    both = total(comm, np.vstack([A, b[None]])) / (data.t[-1] - data.t[0])
-    return Quadratic((both[:-1] + both[:-1].T) / 2, both[-1])
-
-
-def particle_time(data: Paths) -> float:
-    """N T; over 2 sigma it makes the data's form a likelihood."""
-    return float(np.mean([len(p) for p in data.x]) * (data.t[-1] - data.t[0]))
-
-
 def steps(data: Paths, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Forward difference quotients (N, dim) at a snapshot, and who is there at the next (N,)."""
     x, dt = data.x[n], data.t[n + 1] - data.t[n]
@@ -294,30 +169,3 @@ def diffusion_of(data: Sequence[Paths]) -> float:
     if expected == 0:
         raise CaseError("nobody is seen at three times in a row: the diffusion cannot be estimated")
     return square / expected
-
-
-def _at_zero(slope, r: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def]
-    """Psi' with its limit at 0+, which the look-up between 0 and the first point needs."""
-    f = np.asarray(slope(r), dtype=float).copy()
-    f[0] = 2 * f[1] - f[2] if abs(f[1]) < 10 * abs(f[2]) + 1e-300 else f[1]
-    return f
-
-
-def _in_ball(laplace: np.ndarray, r: np.ndarray, atoms: Sequence[Atom], data: Paths) -> None:
-    """Means of singular Laplacians in a ball, in place of the table's values there."""
-    dim = data.x[0].shape[1]
-    spread = np.sqrt(np.mean([p.var(axis=0).mean() for p in data.x]))
-    wanted = BALL * spread / np.sqrt(min(len(p) for p in data.x))
-    last = max(2, int(wanted / r[1]))
-    eps = (last + 0.5) * r[1]  # to where the look-up goes over to the next value
-    for k, a in enumerate(atoms):
-        near, at = np.asarray(a.slope(np.array([eps / 100, eps])), dtype=float)
-        if abs(near) > SINGULAR * abs(at):
-            laplace[: last + 1, k] = dim * at / eps
-
-
-def _trapezoidal(t: np.ndarray) -> np.ndarray:
-    w = np.zeros(len(t))
-    w[1:] += np.diff(t) / 2
-    w[:-1] += np.diff(t) / 2
-    return w

@@ -60,6 +60,12 @@ def run_case(case: Case, run: Run) -> dict[str, object]:
         graph = node_graph.build(data.mesh, data.lattice)
     atoms = atoms_of(case.dictionary, graph.x.shape[1], _spacing(case, graph))
     known = Known(case.diffusion, _potential(case, graph, case.file))
+
+    def told(done: float, text: str) -> None:
+        run.progress.update(0.1 * done, text)
+        if run.asked_to_stop():
+            raise Interrupted("interrupted; --restart goes on, to the same answer")
+
     with run.phase("data"):
         loaded = load(
             case.data,
@@ -70,7 +76,7 @@ def run_case(case: Case, run: Run) -> dict[str, object]:
             graph,
             case.folder,
             case.seed,
-            lambda f, text: run.progress.update(0.1 * f, text),
+            told,
             kept,
         )
     if loaded.particles:

@@ -181,7 +181,7 @@ def simulate(
     progress: Callable[[float, str], None],
     keep: Keep,
 ) -> Data:
-    """Data of a known truth; densities are kept. Collective."""
+    """Data of a known truth; each set is kept. Collective."""
     comm, dim = graph.comm, graph.x.shape[1]
     extra = [] if source.force is None else [atom_of_force(source.force, diameter(graph))]
     truth = np.r_[coefficients(atoms, source.truth), np.ones(len(extra))]
@@ -196,6 +196,7 @@ def simulate(
         )
     if source.solver == "particles" and any(d.exponent != 1 for d in known.diffusion):
         raise CaseError("data.solver = 'particles' has linear diffusion only (exponent 1)")
+    sigma = known.diffusion[0].coefficient if known.diffusion else 0.0
     own, own_graph = data, graph
     if source.solver == "finite-elements" and source.mesh is not None:
         own = meshing.build(comm, source.mesh, folder)
@@ -205,19 +206,15 @@ def simulate(
         name = f"data set {k + 1}"
         rho0 = nodal(own_graph, text)
         if source.solver == "particles":
-            x0 = _sample(graph, rho0, source.particles, np.random.default_rng([seed, k]))
-            sigma = known.diffusion[0].coefficient if known.diffusion else 0.0
-            x = on_rank_zero(
-                comm,
-                particle_paths,
-                x0,
-                dW,
-                times,
-                sigma=sigma,
-                substeps=source.substeps,
-                rng=np.random.default_rng([seed, k, 1]),
-            )
-            who = [np.arange(len(x0))] * len(times)
+
+            def move(k: int = k, rho0: np.ndarray = rho0) -> dict[str, np.ndarray]:
+                x0 = _sample(graph, rho0, source.particles, np.random.default_rng([seed, k]))
+                rng = np.random.default_rng([seed, k, 1])
+                steps = {"sigma": sigma, "substeps": source.substeps, "rng": rng}
+                return {"x": on_rank_zero(comm, particle_paths, x0, dW, times, **steps)}
+
+            x = keep(f"data_{k + 1}", move)["x"]
+            who = [np.arange(x.shape[1])] * len(times)
             out.particles.append(paths(times, list(x), name, who))
             continue
 

@@ -12,11 +12,11 @@ from fem_apps.inverse.interaction_kernels_atoms import (
     atoms_of,
     potential,
 )
+from fem_apps.inverse.interaction_kernels_functional import Quadratic
+from fem_apps.inverse.interaction_kernels_pairs import assemble_paths, likelihood, pair_sums
 from fem_apps.inverse.interaction_kernels_particles import (
     Paths,
-    assemble_paths,
     diffusion_of,
-    particle_time,
     paths,
     read_paths,
 )
@@ -25,12 +25,20 @@ from fem_apps.inverse.interaction_kernels_synthetic import particle_paths
 SELF = MPI.COMM_SELF
 
 
-def swarm(dim, atoms, c, *, N=60, sigma=0.0, n=41, seed=0, drift=None, end=1.0, substeps=20):
+def swarm(
+    dim, atoms, c, *, N=60, sigma=0.0, n=41, seed=0, drift=None, end=1.0, substeps=20, spread=1.0
+):
     rng = np.random.default_rng(seed)
     t = np.linspace(0, end, n)
     dW = potential(atoms, c)[1]
     x = particle_paths(
-        rng.standard_normal((N, dim)), dW, t, sigma=sigma, substeps=substeps, rng=rng, drift=drift
+        spread * rng.standard_normal((N, dim)),
+        dW,
+        t,
+        sigma=sigma,
+        substeps=substeps,
+        rng=rng,
+        drift=drift,
     )
     return paths(t, list(x))
 
@@ -46,19 +54,39 @@ def test_noiseless_particles_give_the_coefficients(dim):
     assert np.linalg.eigvalsh(q.A).min() > 0
 
 
+def chi_squares(form, c):
+    """Of each eigenvector of F, for g = F c + noise of covariance F."""
+    values, Q = np.linalg.eigh(form.A)
+    return (Q.T @ (form.b - form.A @ c)) ** 2 / values
+
+
 @pytest.mark.parametrize(("dim", "N"), [(1, 40), (1, 160), (2, 40)])
 def test_residual_of_brownian_particles_is_a_martingale(dim, N):
-    """b - A c has the covariance 2 sigma / (N T) A: chi^2 of each eigenvector of A is 1 in mean."""
+    """b - A c has the covariance 2 sigma / (N T) A."""
     atoms = atoms_of([Powers(type="power", exponents=(2, 3))], dim)
     c, squares = np.array([1.0, 0.2]), []
     for seed in range(32):
         data = swarm(dim, atoms, c, N=N, sigma=0.1, seed=seed, n=41, substeps=4)
         q = assemble_paths(SELF, atoms, data, sigma=0.1)
-        values, Q = np.linalg.eigh(q.A)
-        squares.append(particle_time(data) / 0.2 * (Q.T @ (q.b - q.A @ c)) ** 2 / values)
+        squares.append(chi_squares(Quadratic(N / 0.2 * q.A, N / 0.2 * q.b), c))
     mean = np.mean(squares, axis=0)
     assert (mean > 0.4).all()  # four standard deviations of a mean of 32
     assert (mean < 2).all()
+
+
+def test_likelihood_of_close_pairs():
+    """Sums over time of a pole's point mass err more than near-duplicates' martingale."""
+    families = [Logarithm(), Powers(type="power", exponents=(0.5, 1, 2))]
+    atoms, c = atoms_of(families, 2), np.array([0.25, 0.0, 0.0, 0.0])
+    martingale, whole = [], []
+    for seed in range(32):
+        data = swarm(2, atoms, c, N=200, sigma=0.1, seed=seed, n=21, spread=0.3)
+        sums = pair_sums(SELF, atoms, data, sigma=0.1)
+        q = sums.form
+        martingale.append(chi_squares(Quadratic(200 / 0.2 * q.A, 200 / 0.2 * q.b), c))
+        whole.append(chi_squares(likelihood(sums, 0.1), c))
+    assert np.mean(martingale, axis=0).max() > 3
+    assert np.mean(whole, axis=0).max() < 2
 
 
 @pytest.mark.parametrize("dim", [1, 2])
@@ -98,6 +126,18 @@ def test_labels_serve_where_particles_leave():
     assert q.b[0] / q.A[0, 0] == pytest.approx(1.0, abs=0.15)
     with pytest.raises(CaseError, match="enter or leave"):
         paths(whole.t, x)
+
+
+def test_brownian_particles_that_leave():
+    """A forward difference is without bias: no Laplacian as in Ito's formula."""
+    atoms = atoms_of([Gaussians(type="gaussian", widths=(0.5,))], 1)
+    c = np.array([-1.0])
+    whole = swarm(1, atoms, c, N=1000, sigma=0.1, n=41)
+    kept = [np.arange(1000 - n) for n in range(41)]
+    x = [p[k] for p, k in zip(whole.x, kept, strict=True)]
+    q = assemble_paths(SELF, atoms, paths(whole.t, x, "open", kept), sigma=0.1)
+    spread = np.sqrt(2 * 0.1 / (980 * q.A[0, 0]))
+    assert q.b[0] / q.A[0, 0] == pytest.approx(-1.0, abs=3 * spread)
 
 
 @pytest.mark.parametrize("dim", [1, 2])

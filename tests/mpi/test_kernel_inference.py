@@ -8,7 +8,8 @@ from fem_apps.fem import node_graph
 from fem_apps.inverse import interaction_kernels_functional as functional
 from fem_apps.inverse.interaction_kernels_atoms import Exponentials, Gaussians, Powers, atoms_of
 from fem_apps.inverse.interaction_kernels_data import Observation, noise_level, observe, snapshots
-from fem_apps.inverse.interaction_kernels_particles import assemble_paths, paths
+from fem_apps.inverse.interaction_kernels_pairs import assemble_paths
+from fem_apps.inverse.interaction_kernels_particles import paths
 from fem_apps.meshing import MeshCase, build
 from fem_apps.problems.free_energy import Diffusion
 
