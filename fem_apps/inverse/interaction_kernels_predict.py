@@ -28,14 +28,15 @@ class Prediction:
 
     Attributes:
         share: 1 - sum |v + grad Phi|^2 / sum |v|^2 over the fitted steps: the part of the
-        dissipation
-            that the estimate explains. None for data without labels or with Brownian noise.
+            dissipation that the estimate explains. None for data without labels or with Brownian
+            noise.
         share_held_out: the same over the time that was not fitted.
         share_drift: that of the external potentials alone, fitted without W, over the held-out
             (else the fitted) time: what W adds is the difference.
         t, w2, w2_still: times, distance of predicted and seen positions from the first held-out
-        (else
-            fitted) time on, and that of positions that stay where they were.
+            (else fitted) time on, and that of positions that stay where they were.
+        w2_noise: distance of two halves of those seen: what so many Brownian particles make of w2
+            where the prediction is right. Empty without Brownian noise.
     """
 
     share: float | None
@@ -44,6 +45,7 @@ class Prediction:
     t: np.ndarray
     w2: np.ndarray
     w2_still: np.ndarray
+    w2_noise: np.ndarray
 
     def metrics(self) -> dict[str, object]:
         """For the summary."""
@@ -53,6 +55,7 @@ class Prediction:
             "dissipation_share_drift": self.share_drift,
             "w2_prediction": float(self.w2[-1]) if len(self.w2) else None,
             "w2_still": float(self.w2_still[-1]) if len(self.w2_still) else None,
+            "w2_noise": float(self.w2_noise[-1]) if len(self.w2_noise) else None,
         }
 
 
@@ -100,7 +103,7 @@ def predict(
                 drive = _share(data.held_out or data.particles, np.zeros_like, drift_alone)
         target = (data.held_out or data.particles)[0]
         if target.open:
-            return Prediction(share, held, drive, np.zeros(0), np.zeros(0), np.zeros(0))
+            return Prediction(share, held, drive, *np.zeros((4, 0)))
         n = np.unique(np.linspace(0, len(target.t) - 1, TIMES).astype(int))
         rng = np.random.default_rng([seed, 3])
         path = particle_paths(
@@ -114,6 +117,7 @@ def predict(
             target.t[n],
             np.array([_w2(p, q, rng) for p, q in zip(path, seen, strict=True)]),
             np.array([_w2(seen[0], q, rng) for q in seen]),
+            np.array([_w2(*_halves(q, rng), rng) for q in seen if sigma > 0]),
         )
 
     return on_rank_zero(comm, work)
@@ -134,6 +138,11 @@ def _share(
             rest += dt * float(((v - force)[moved] ** 2).sum()) / max(len(v), 1)
             whole += dt * float((v[moved] ** 2).sum()) / max(len(v), 1)
     return 1 - rest / whole if whole > 0 else None
+
+
+def _halves(x: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    x = rng.permutation(x)
+    return x[: len(x) // 2], x[len(x) // 2 :]
 
 
 def _w2(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> float:

@@ -251,6 +251,8 @@ def _distance_figure(report: Report) -> Any:
     if p is not None and len(p.w2):
         axis.plot(p.t, p.w2, color=LINES[0], label="predicted to seen")
         axis.plot(p.t, p.w2_still, "--", color="0.5", label="standing still to seen")
+        if len(p.w2_noise):
+            axis.plot(p.t, p.w2_noise, ":", color="0.5", label="two halves of those seen")
     axis.set(xlabel="$t$", ylabel="2-Wasserstein distance")
     if axis.get_legend_handles_labels()[0]:
         axis.legend(

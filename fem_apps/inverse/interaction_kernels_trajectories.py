@@ -51,6 +51,8 @@ WALL = 1
 # Data that come from cells of their own err as the flow does on them, at all times alike: so much
 # does delta count. With 2 a spurious atom fitted it in case A.
 DISTRUST = 4.0
+# Derivatives from which a flow has blown up: their squares must not overflow.
+HUGE = 1e100
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,9 @@ def likelihood(
         data: data sets.
         coefficients: the estimate, (atoms,).
         noise: relative standard deviation s.
+
+    Raises:
+        SolveError: the flow of the estimate blows up.
     """
     fine, K = halves(c), len(atoms)
     tables = np.array([_table(a, c) for a in atoms])
@@ -134,6 +139,12 @@ def likelihood(
         w[:, :WALL] = w[:, w.shape[1] - WALL :] = 0
         S = (S * w[..., None]).reshape(w.size, -1)
         r = ((one.y - sharp) * w).ravel()
+        if not ((np.abs(S) < HUGE).all() and np.isfinite(r).all()):
+            raise SolveError(
+                "the flow of an estimate",
+                "its derivatives are not finite",
+                advice="solver.trajectories = false",
+            )
         S, R = S[:, :K], S[:, K:]
         # r - S (c - c_0) - R a: eliminate a
         M = R.T @ R
@@ -157,12 +168,6 @@ def likelihood(
             out.append(Trajectory(one.t, one.y, rho0 / (c.width @ rho0)))
         return out
 
-    if not (np.isfinite(F).all() and np.isfinite(g).all()):
-        raise SolveError(
-            "the flow of an estimate",
-            "its derivatives are not finite",
-            advice="solver.trajectories = false",
-        )
     by_block, score = (np.concatenate([p[k] for p in parts]) for k in (0, 1))
     return Likelihood((F + F.T) / 2, g, float(const), count, by_block, score, shift, update)
 
