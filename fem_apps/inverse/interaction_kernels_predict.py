@@ -37,6 +37,8 @@ class Prediction:
             (else fitted) time on, and that of positions that stay where they were.
         w2_noise: distance of two halves of those seen: what so many Brownian particles make of w2
             where the prediction is right. Empty without Brownian noise.
+        seen, path: positions at the times, seen and predicted, (N, dim) each; empty, as the
+            distances, where particles enter or leave.
     """
 
     share: float | None
@@ -46,6 +48,8 @@ class Prediction:
     w2: np.ndarray
     w2_still: np.ndarray
     w2_noise: np.ndarray
+    seen: Sequence[np.ndarray]
+    path: Sequence[np.ndarray]
 
     def metrics(self) -> dict[str, object]:
         """For the summary."""
@@ -103,7 +107,8 @@ def predict(
                 drive = _share(data.held_out or data.particles, np.zeros_like, drift_alone)
         target = (data.held_out or data.particles)[0]
         if target.open:
-            return Prediction(share, held, drive, *np.zeros((4, 0)))
+            none = np.zeros(0)
+            return Prediction(share, held, drive, none, none, none, none, (), ())
         n = np.unique(np.linspace(0, len(target.t) - 1, TIMES).astype(int))
         rng = np.random.default_rng([seed, 3])
         path = particle_paths(
@@ -118,6 +123,8 @@ def predict(
             np.array([_w2(p, q, rng) for p, q in zip(path, seen, strict=True)]),
             np.array([_w2(seen[0], q, rng) for q in seen]),
             np.array([_w2(*_halves(q, rng), rng) for q in seen if sigma > 0]),
+            seen,
+            list(path),
         )
 
     return on_rank_zero(comm, work)

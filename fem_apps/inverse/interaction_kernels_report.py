@@ -74,19 +74,34 @@ def write_report(run: Run, graph: NodeGraph, report: Report, metrics: dict[str, 
     header = ",".join(["r", *curves])
     text = "\n".join([header, *(",".join(f"{v:.10g}" for v in row) for row in rows)])
     write_whole(run.folder / "kernel.csv", (text + "\n").encode())
-    write_whole(run.folder / "report.md", _page(report, metrics).encode())
-    if not report.case.output.pictures:
-        return
+    drawn = _draw(run, report, r, curves, sets) if report.case.output.pictures else []
+    write_whole(run.folder / "report.md", _page(report, metrics, drawn).encode())
+
+
+def _draw(
+    run: Run,
+    report: Report,
+    r: np.ndarray,
+    curves: dict[str, np.ndarray],
+    sets: Sequence[dict[str, Any]],
+) -> list[str]:
+    """Write the pictures that this case has; returns their names."""
+    from fem_apps.inverse.interaction_kernels_report_particles import particles_figure
     from fem_apps.output.plot_style import png, style
 
     style()
-    write_whole(run.folder / "kernel.png", png(_kernel_figure(report, r, curves)))
+    figures = {"kernel.png": _kernel_figure(report, r, curves)}
+    p = report.prediction
     if sets:
-        x = np.stack([gathered_x for gathered_x in sets[0]["x"].T], axis=1)
-        figure = _line_figure(report, sets) if x.shape[1] == 1 else _plane_figure(report, sets[0])
-        write_whole(run.folder / "flow.png", png(figure))
-    if sets or report.prediction is not None:
-        write_whole(run.folder / "distance.png", png(_distance_figure(report)))
+        line = sets[0]["x"].shape[1] == 1
+        figures["flow.png"] = _line_figure(report, sets) if line else _plane_figure(report, sets[0])
+    elif p is not None and len(p.t):
+        figures["flow.png"] = particles_figure(p)
+    if "flow.png" in figures:
+        figures["distance.png"] = _distance_figure(report)
+    for name, figure in figures.items():
+        write_whole(run.folder / name, png(figure))
+    return list(figures)
 
 
 def _gather(graph: NodeGraph, q: Comparison) -> dict[str, Any]:
@@ -113,7 +128,7 @@ def _curves(report: Report, r: np.ndarray) -> dict[str, np.ndarray]:
     return out
 
 
-def _page(report: Report, metrics: dict[str, object]) -> str:
+def _page(report: Report, metrics: dict[str, object], pictures: Sequence[str]) -> str:
     found = report.found
     lines = [f"# {report.case.title or report.case.name}", ""]
     lines += ["| term | coefficient | spread | truth |", "|---|---|---|---|"]
@@ -139,7 +154,7 @@ def _page(report: Report, metrics: dict[str, object]) -> str:
     if found.gauges:
         lines += ["", "## What the data cannot tell", "", *(f"- {g}" for g in found.gauges)]
     lines += ["", "## Numbers", "", "```json", json.dumps(_plain(metrics), indent=2), "```", ""]
-    lines += [f"![{n}]({n})" for n in ("kernel.png", "flow.png", "distance.png")]
+    lines += [f"![{n}]({n})" for n in pictures]
     return "\n".join(lines) + "\n"
 
 
