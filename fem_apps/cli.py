@@ -238,7 +238,7 @@ def mesh(
     """Make or read a mesh and say what it is."""
     from mpi4py import MPI
 
-    from fem_apps import meshing
+    from fem_apps import mesh_summary, meshing
     from fem_apps.case import parse_table, read
 
     log_to_terminal(False)
@@ -252,7 +252,7 @@ def mesh(
         if parameters:
             table["parameters"] = parameters
     data = meshing.build(MPI.COMM_WORLD, parse_table(meshing.MeshCase, table, source), folder)
-    facts = meshing.describe(data)
+    facts = mesh_summary.describe(data)
     if _rank() == 0:
         for key, value in facts.items():
             typer.echo(f"{key:16} {value}")

@@ -11,7 +11,8 @@ from mpi4py import MPI
 
 from fem_apps import compat, mesh_gmsh, meshing
 from fem_apps.errors import CaseError
-from fem_apps.meshing import MeshCase, MeshData, build, describe
+from fem_apps.mesh_summary import describe
+from fem_apps.meshing import MeshCase, MeshData, build
 
 MEASURE = {"ball": 4 * np.pi / 3, "sphere": 4 * np.pi}
 

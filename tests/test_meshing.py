@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from fem_apps import mesh_cache, mesh_gmsh, meshing
 from fem_apps.errors import CaseError
-from fem_apps.meshing import MeshCase, MeshData, build, describe
+from fem_apps.mesh_summary import describe
+from fem_apps.meshing import MeshCase, MeshData, build
 
 PI = np.pi
 # exact measure, spaces (tdim, gdim), a coarse mesh size, and the named boundary parts

@@ -21,16 +21,27 @@ from __future__ import annotations
 
 import ast
 import math
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
 from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BeforeValidator
 
 from fem_apps.errors import CaseError
+from fem_apps.fem.expression_backends import (
+    ARITHMETIC,
+    COMPARISONS,
+    MAX_EXACT_POWER,
+    SIGNS,
+    VARIADIC,
+    as_float,
+    evaluate,
+    jax_functions,
+    numpy_functions,
+    ufl_functions,
+    ufl_number,
+)
 
 COORDINATES = ("x", "y", "z")
 CONSTANTS = {"pi": math.pi, "e": math.e}
@@ -40,29 +51,10 @@ ARITY = {
     "atan2": 2,
     "where": 3,
 }
-VARIADIC = ("min", "max")
 FUNCTIONS = (*ARITY, *VARIADIC)
 
 MAX_LENGTH, MAX_DEPTH, MAX_DEGREE = 2000, 200, 40
-# Above this, a power counts for quadrature as exp does: degree of the base + 2.
-MAX_EXACT_POWER = 10
 
-_ARITHMETIC: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.Pow: operator.pow,
-}
-_SIGNS: dict[type, Callable[[Any], Any]] = {ast.UAdd: operator.pos, ast.USub: operator.neg}
-_COMPARISONS = {
-    ast.Lt: "lt",
-    ast.LtE: "le",
-    ast.Gt: "gt",
-    ast.GtE: "ge",
-    ast.Eq: "eq",
-    ast.NotEq: "ne",
-}
 _HINTS: dict[type, str] = {
     ast.BitXor: "write ** for a power",
     ast.BitAnd: "write 'and' between conditions, inside where",
@@ -101,7 +93,7 @@ class Expression:
         x = np.asarray(x, dtype=np.float64)
         names = self._names(x.shape[0], list(x), t, parameters)
         with np.errstate(all="ignore"):
-            values = _evaluate(self._tree, names, _numpy_functions(), np.float64)
+            values = evaluate(self._tree, names, numpy_functions(), np.float64)
         return np.array(np.broadcast_to(values, x.shape[1:]), dtype=np.float64)
 
     def jax(self, x: Any, t: Any = 0.0, **parameters: Any) -> Any:
@@ -109,7 +101,7 @@ class Expression:
         import jax.numpy as jnp
 
         names = self._names(len(x), list(x), t, parameters)
-        return _evaluate(self._tree, names, _jax_functions(), jnp.asarray)
+        return evaluate(self._tree, names, jax_functions(), jnp.asarray)
 
     def ufl(self, mesh: Any, t: Any = 0.0, parameters: Mapping[str, Any] | None = None) -> Any:
         """The UFL expression on a mesh.
@@ -128,7 +120,7 @@ class Expression:
         gdim = mesh.geometry.dim
         names = self._names(gdim, [X[i] for i in range(gdim)], t, parameters or {})
         try:
-            return ufl.as_ufl(_evaluate(self._tree, names, _ufl_functions(), _ufl_number))
+            return ufl.as_ufl(evaluate(self._tree, names, ufl_functions(), ufl_number))
         except (ValueError, ArithmeticError) as e:  # UFL computes with the numbers that it is given
             raise CaseError(f"expression {self.text!r} is not finite here: {e}") from None
 
@@ -235,21 +227,21 @@ class _Check:
     def _finite(self, node: ast.expr) -> None:
         """Refuses a constant part that is not a finite number."""
         with np.errstate(all="ignore"):
-            value = _evaluate(node, CONSTANTS, _numpy_functions(), np.float64)
+            value = evaluate(node, CONSTANTS, numpy_functions(), np.float64)
         if not np.isfinite(value):
             raise self.refuse(node, f"the constant {self.source(node)!r} is not a finite number")
 
     def _number(self, node: ast.expr, depth: int) -> int:
         match node:
             case ast.Constant(value=v) if type(v) in (int, float):
-                if not math.isfinite(_float(v)):  # type: ignore[arg-type]
+                if not math.isfinite(as_float(v)):  # type: ignore[arg-type]
                     raise self.refuse(node, "the number is too large")
                 return 0
             case ast.Name(id=name):
                 return self._name(node, name)
-            case ast.UnaryOp(op=op, operand=a) if type(op) in _SIGNS:
+            case ast.UnaryOp(op=op, operand=a) if type(op) in SIGNS:
                 return self.number(a, depth)
-            case ast.BinOp(left=a, op=op, right=b) if type(op) in _ARITHMETIC:
+            case ast.BinOp(left=a, op=op, right=b) if type(op) in ARITHMETIC:
                 p, q = self.number(a, depth), self.number(b, depth)
                 if isinstance(op, ast.Add | ast.Sub):
                     return max(p, q)
@@ -294,7 +286,7 @@ class _Check:
             raise self.refuse(node, f"nested more than {MAX_DEPTH} deep")
         match node:
             case ast.Compare(left=a, ops=ops, comparators=rest) if all(
-                type(op) in _COMPARISONS for op in ops
+                type(op) in COMPARISONS for op in ops
             ):
                 for b in (a, *rest):
                     self.number(b, depth + 1)
@@ -311,120 +303,7 @@ def _allowed(variables: Sequence[str]) -> str:
     return f"{', '.join((*variables, *CONSTANTS))}, numbers, + - * / ** and {', '.join(FUNCTIONS)}"
 
 
-def _float(v: float) -> float:
-    try:
-        return float(v)
-    except OverflowError:
-        return math.inf
-
-
 def _exponent(node: ast.expr) -> int | None:
     """A small whole exponent, whose power is a polynomial; else None."""
     n: Any = node.value if isinstance(node, ast.Constant) else None
     return int(n) if n is not None and 0 <= n <= MAX_EXACT_POWER and n == int(n) else None
-
-
-def _evaluate(
-    node: ast.expr,
-    names: Mapping[str, Any],
-    functions: Mapping[str, Any],
-    number: Callable[..., Any],
-) -> Any:
-    """The value of a checked tree with the functions of one backend."""
-
-    def value(a: ast.expr) -> Any:
-        return _evaluate(a, names, functions, number)
-
-    match node:
-        case ast.Constant(value=v):
-            return number(_float(v))  # type: ignore[arg-type]
-        case ast.Name(id=name):
-            v = names[name]
-            return number(v) if isinstance(v, int | float) else v
-        case ast.UnaryOp(op=ast.Not(), operand=a):
-            return functions["not"](value(a))
-        case ast.UnaryOp(op=op, operand=a):
-            return _SIGNS[type(op)](value(a))
-        case ast.BinOp(left=a, op=op, right=b):
-            return _ARITHMETIC[type(op)](value(a), value(b))
-        case ast.BoolOp(op=op, values=values):
-            join = functions["and" if isinstance(op, ast.And) else "or"]
-            return reduce(join, [value(a) for a in values])
-        case ast.Compare(left=a, ops=ops, comparators=rest):
-            terms = [value(b) for b in (a, *rest)]
-            links = [
-                functions[_COMPARISONS[type(op)]](terms[i], terms[i + 1])
-                for i, op in enumerate(ops)
-            ]
-            return reduce(functions["and"], links)
-        case ast.Call(func=ast.Name(id=name), args=arguments):
-            terms = [value(a) for a in arguments]
-            f = functions[name]
-            return reduce(f, terms) if name in VARIADIC else f(*terms)
-    raise AssertionError(ast.dump(node))
-
-
-def _numpy_functions() -> dict[str, Any]:
-    from scipy.special import erf
-
-    return {
-        **{name: getattr(np, name) for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")},
-        **{name: getattr(np, name) for name in ("exp", "log", "sqrt", "abs", "sign", "where")},
-        "asin": np.arcsin,
-        "acos": np.arccos,
-        "atan": np.arctan,
-        "atan2": np.arctan2,
-        "erf": erf,
-        "min": np.minimum,
-        "max": np.maximum,
-        "lt": np.less,
-        "le": np.less_equal,
-        "gt": np.greater,
-        "ge": np.greater_equal,
-        "eq": np.equal,
-        "ne": np.not_equal,
-        "and": np.logical_and,
-        "or": np.logical_or,
-        "not": np.logical_not,
-    }
-
-
-def _jax_functions() -> dict[str, Any]:
-    import jax.numpy as jnp
-    from jax.scipy.special import erf
-
-    same = {
-        name: getattr(jnp, f.__name__) for name, f in _numpy_functions().items() if name != "erf"
-    }
-    return {**same, "erf": erf}
-
-
-def _ufl_functions() -> dict[str, Any]:
-    import ufl
-
-    def of_real(f: Callable[..., Any]) -> Callable[..., Any]:
-        # Complex builds take constants for complex numbers, and those have no order.
-        return lambda *arguments: f(*(ufl.real(a) for a in arguments))
-
-    return {
-        **{name: getattr(ufl, name) for name in ("sin", "cos", "tan", "asin", "acos", "atan")},
-        **{name: getattr(ufl, name) for name in ("sinh", "cosh", "tanh", "exp", "sqrt")},
-        "log": ufl.ln,
-        "abs": abs,
-        "where": ufl.conditional,
-        "min": of_real(ufl.min_value),
-        "max": of_real(ufl.max_value),
-        **{name: of_real(getattr(ufl, name)) for name in ("sign", "erf", "atan2")},
-        **{name: of_real(getattr(ufl, name)) for name in ("lt", "le", "gt", "ge", "eq", "ne")},
-        "and": ufl.And,
-        "or": ufl.Or,
-        "not": ufl.Not,
-    }
-
-
-def _ufl_number(v: float) -> Any:
-    """A UFL number; whole ones as integers, whose powers UFL knows to be polynomials."""
-    import ufl
-
-    whole = float(v).is_integer() and abs(v) <= MAX_EXACT_POWER
-    return ufl.as_ufl(int(v) if whole else float(v))

@@ -14,7 +14,8 @@ from mpi4py import MPI
 
 from fem_apps import mesh_checks, mesh_gmsh, meshing
 from fem_apps.errors import CaseError
-from fem_apps.meshing import MeshCase, build, describe
+from fem_apps.mesh_summary import describe
+from fem_apps.meshing import MeshCase, build
 from fem_apps.mpi import total
 
 COMM = MPI.COMM_WORLD
