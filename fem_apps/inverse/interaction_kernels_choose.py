@@ -106,7 +106,7 @@ def choose(
     elif method == "auto" and size is None and count:
         steps = selection.ladder(A, b, solver.largest)
         stars = [q.b[list(free)] for q in others]
-        chosen = selection.from_likelihood(A, b, count, steps, stars)
+        chosen = selection.from_likelihood(A, b, count, steps, stars, certain=0.0)
     elif method == "auto" and size is None:
         few = [Quadratic(q.A[f], q.b[list(free)]) for q in others]
         chosen = selection.from_resamples(Quadratic(A, b), few, solver.largest)

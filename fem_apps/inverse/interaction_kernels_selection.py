@@ -108,11 +108,12 @@ def from_likelihood(
     steps: list[Fit],
     stars: Sequence[np.ndarray],
     inflation: float = 1.0,
+    certain: float = CERTAIN,
 ) -> Selected:
     """Support by extended BIC, made smaller until it is the best of its size in most resamples.
 
     An atom that only fits the discretisation error of the forward solution has rivals that do so
-    as well.
+    as well; where there is no such error, `certain = 0` leaves the criterion alone.
 
     Args:
         F: Fisher information.
@@ -121,13 +122,14 @@ def from_likelihood(
         steps: the ladder of F and g.
         stars: resamples of g (`draws`).
         inflation: variance of g over F, of `interaction_kernels_misfit`.
+        certain: share of the resamples that have to agree.
     """
     size = len(by_criterion(steps, len(g), count, inflation).support)
     while True:
         fit = steps[size - 1]
         supports = Counter(candidates(F, star, size).support for star in stars)
         share = supports[fit.support] / max(len(stars), 1)
-        if size == 1 or not len(stars) or share >= CERTAIN:
+        if size == 1 or not len(stars) or share >= certain:
             break
         penalty = log(count) + 2 * (_log_binomial(len(g), size) - _log_binomial(len(g), size - 1))
         if steps[size - 2].cost - fit.cost > OVERWHELMING * inflation * penalty:
