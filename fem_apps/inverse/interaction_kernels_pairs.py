@@ -105,8 +105,13 @@ def likelihood(sums: Sums, sigma: float) -> Quadratic:
     Args:
         sums: of particles that neither enter nor leave.
         sigma: diffusion, positive.
+
+    Returns:
+        The form; `sums.form` where that is not finite.
     """
     q = sums.form
+    if not np.isfinite(q.A).all():
+        return q
     values, Q = np.linalg.eigh(q.A)
     seen = values > SILENT * values[-1]
     W = Q[:, seen] * np.sqrt(values[seen])  # A = W W^T

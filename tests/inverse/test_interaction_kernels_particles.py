@@ -12,6 +12,7 @@ from fem_apps.inverse.interaction_kernels_atoms import (
     atoms_of,
     potential,
 )
+from fem_apps.inverse.interaction_kernels_choose import informed
 from fem_apps.inverse.interaction_kernels_functional import Quadratic
 from fem_apps.inverse.interaction_kernels_pairs import assemble_paths, likelihood, pair_sums
 from fem_apps.inverse.interaction_kernels_particles import (
@@ -126,6 +127,14 @@ def test_labels_serve_where_particles_leave():
     assert q.b[0] / q.A[0, 0] == pytest.approx(1.0, abs=0.15)
     with pytest.raises(CaseError, match="enter or leave"):
         paths(whole.t, x)
+
+
+def test_forces_beyond_all_numbers():
+    atoms = atoms_of([Powers(type="power", exponents=(1, 4))], 1)
+    x = 1e90 * np.random.default_rng(0).standard_normal((3, 20, 1))
+    data = paths(np.arange(3.0), list(x))
+    with np.errstate(all="ignore"), pytest.raises(CaseError, match="not finite"):
+        informed(likelihood(pair_sums(SELF, atoms, data, sigma=0.1), 0.1))
 
 
 def test_brownian_particles_that_leave():
