@@ -2,7 +2,7 @@
 
     ./run_mpi.sh python3 benchmarks/kernel_inference_truths.py [--seeds 4] [--rows 0 1 2 3 4]
 
-Three data sets of 2,000 particles on the line and in the plane; about 25 minutes on one core.
+Three data sets of 2,000 particles on the line and in the plane; about 20 minutes on one core.
 """
 
 from __future__ import annotations
