@@ -12,6 +12,7 @@ sum zero, of which U is the solution: S U = I.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,11 @@ from scipy.linalg import cho_factor, cho_solve
 from fem_apps.errors import SolveError
 from fem_apps.inverse.operators_fem import Stiffness
 from fem_apps.inverse.operators_source import sparse
+
+log = logging.getLogger(__name__)
+
+# Part by which an electrode's length may be wrong before it is told.
+UNEQUAL = 0.05
 
 
 def mean_free(L: int) -> np.ndarray:
@@ -233,4 +239,12 @@ def disc_impedance(
     i, j = np.clip(((centre[:, :2].T + 1) * pixels / 2).astype(int), 0, pixels - 1)
     inside, number = np.unique(j * pixels + i, return_inverse=True)
     P = sp.csr_matrix((np.ones(cells), (np.arange(cells), number)), shape=(cells, len(inside)))
-    return electrode_model(V, found, [contact] * electrodes, P), inside
+    model = electrode_model(V, found, [contact] * electrodes, P)
+    lengths, wanted = contact * model.D, np.pi / electrodes
+    if np.abs(lengths / wanted - 1).max() > UNEQUAL:
+        log.warning(
+            "electrodes are %.3g to %.3g long on this mesh, not %.3g: their ends are no nodes; "
+            "problem.h = pi/(2 k electrodes), k a whole number, makes them so",
+            *(lengths.min(), lengths.max(), wanted),
+        )
+    return model, inside

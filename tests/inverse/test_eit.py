@@ -88,6 +88,12 @@ def test_large_contact_impedance():
     np.testing.assert_allclose(U, want, rtol=1e-3, atol=1e-3 * np.abs(want).max())
 
 
+@pytest.mark.parametrize(("electrodes", "h", "told"), [(16, 0.1, False), (6, 0.25, True)])
+def test_electrodes_that_end_between_nodes_are_told(electrodes, h, told, caplog):
+    disc_impedance(MPI.COMM_SELF, electrodes=electrodes, contact=0.01, h=h, pixels=4)
+    assert ("their ends are no nodes" in caplog.text) == told
+
+
 TWO_DISCS = """
 Point(1) = {0, 0, 0, h};
 For k In {0:1}  // the rim, and the interface
