@@ -44,7 +44,7 @@ from fem_apps.inverse.interaction_kernels_data import (
     snapshots,
 )
 from fem_apps.inverse.interaction_kernels_estimate import from_densities
-from fem_apps.inverse.interaction_kernels_pairs import assemble_paths
+from fem_apps.inverse.interaction_kernels_pairs import pair_sums
 from fem_apps.inverse.interaction_kernels_particles import diffusion_of, paths
 from fem_apps.inverse.interaction_kernels_sources import load
 from fem_apps.inverse.interaction_kernels_sparse import best_subset
@@ -181,8 +181,8 @@ def particles(repeats, sizes):
                     rng.standard_normal((N, dim)), W, t, sigma=0.1, substeps=2, rng=rng
                 )
                 sets = paths(t, list(x), labels=[np.arange(N)] * len(t))
-                q = assemble_paths(MPI.COMM_SELF, atoms, sets, sigma=0.1)
-                free = assemble_paths(MPI.COMM_SELF, atoms, sets, sigma=diffusion_of([sets]))
+                q = pair_sums(MPI.COMM_SELF, atoms, sets, sigma=0.1).form
+                free = pair_sums(MPI.COMM_SELF, atoms, sets, sigma=diffusion_of([sets])).form
                 for form, out in ((q, known), (free, found)):
                     c = np.linalg.solve(form.A, form.b)[:2]
                     gap = potential(atoms, c)[1](r) - W(r)

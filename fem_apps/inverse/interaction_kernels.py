@@ -77,7 +77,8 @@ class SolverCase(Table):
         None,
         ge=0,
         le=2000,
-        description="for stability and band; None: 200 for a likelihood, else 20",
+        description="for stability and band; None: 200 for a likelihood, 8 for halves of "
+        "particles, else 20",
     )
 
 

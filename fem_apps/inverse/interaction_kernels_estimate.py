@@ -25,7 +25,7 @@ from fem_apps.inverse.interaction_kernels_functional import (
 )
 from fem_apps.inverse.interaction_kernels_join import joined
 from fem_apps.inverse.interaction_kernels_kept import Keep, no_keep
-from fem_apps.inverse.interaction_kernels_pairs import likelihood, pair_sums
+from fem_apps.inverse.interaction_kernels_pairs import Drift, likelihood, pair_sums
 from fem_apps.inverse.interaction_kernels_particles import Paths
 from fem_apps.inverse.interaction_kernels_selection import draws
 from fem_apps.inverse.interaction_kernels_sharpen import (
@@ -80,7 +80,7 @@ def from_densities(
     removed = noise if solver.debias and noise > 1e-3 else 0.0
     parts = []
     for k, d in enumerate(data):
-        _check(run)
+        stop_if_asked(run)
         run.progress.update(0.1 + 0.3 * k / len(data), f"error functional, {d.name}")
         if len(d.t) < 3 and kind == "bump":
             raise CaseError(
@@ -111,7 +111,7 @@ def from_densities(
     def resampled(wanted: int) -> list[Quadratic]:
         others = []
         for k in range(wanted):
-            _check(run)
+            stop_if_asked(run)
             run.progress.update(0.4 + 0.3 * k / wanted, f"resample {k + 1} of {wanted}")
             one = keep(
                 f"resample_{k + 1}",
@@ -123,7 +123,7 @@ def from_densities(
         return others
 
     if likely:
-        _check(run)
+        stop_if_asked(run)
         run.progress.update(0.4, "trajectories")
         try:
             found, misfit, shift = sharpen(s, data, known, solver, functional([]), seed, keep)
@@ -154,7 +154,7 @@ def from_paths(
     sigma: float,
     solver: SolverCase,
     run: Run,
-    drifts: Sequence[object] = (),
+    drifts: Sequence[Drift] = (),
     seed: int = 0,
     keep: Keep = no_keep,
 ) -> Estimate:
@@ -166,12 +166,12 @@ def from_paths(
     brownian = sigma > 0 and not any(d.open for d in data)
 
     def assembled(d: Paths) -> Quadratic:
-        sums = pair_sums(comm, atoms, d, sigma=sigma, drifts=drifts)  # type: ignore[arg-type]
+        sums = pair_sums(comm, atoms, d, sigma=sigma, drifts=drifts)
         return likelihood(sums, sigma) if brownian else sums.form
 
     parts = []
     for k, d in enumerate(data):
-        _check(run)
+        stop_if_asked(run)
         run.progress.update(0.1 + 0.4 * k / len(data), f"error functional, {d.name}")
         parts.append(Quadratic(**keep(f"form_{k + 1}", lambda d=d: vars(assembled(d)))))  # type: ignore[misc]
     form = reduce(add, parts)
@@ -186,7 +186,7 @@ def from_paths(
     else:
         others = []
         for k in range(wanted):
-            _check(run)
+            stop_if_asked(run)
             run.progress.update(0.5 + 0.3 * k / wanted, f"resample {k + 1} of {wanted}")
             rng = np.random.default_rng([seed, 7, k])
             halves = [_half(d, rng) for d in data]
@@ -222,7 +222,8 @@ def _half(d: Paths, rng: np.random.Generator) -> Paths:
     return d.between(first, first + max(3, n // 2))
 
 
-def _check(run: Run) -> None:
+def stop_if_asked(run: Run) -> None:
+    """Raise Interrupted after SIGTERM or SIGINT on any rank. Collective."""
     if run.asked_to_stop():
         raise Interrupted("interrupted; --restart goes on, to the same answer")
 

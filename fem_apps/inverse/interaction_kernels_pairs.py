@@ -22,15 +22,16 @@ R is found from second differences in time of the summands of b - A c: noise tha
 from one snapshot to the next has six times its covariance there, a smooth course next to nothing.
 
 A kink (|x| on the line) or a pole (log |x| in the plane) has a Dirac measure in its Laplacian,
-which no pair meets. Where Laplacians are needed, atoms whose force does not vanish at 0 are
-mollified: psi goes on as a parabola in a ball of radius eps, with psi' = psi'(eps) r / eps and
-Laplace psi = dim psi'(eps) / eps, the mean of the true one. The error is of order eps^2, and pairs
-that meet between two snapshots, whose forces nobody saw, weigh no more than others.
+which no pair meets, and that of |x|^1.5 is seen by too few. Where Laplacians are needed, atoms
+whose force does not fall to 0 as r does are mollified: psi goes on as a parabola in a ball of
+radius eps, with psi' = psi'(eps) r / eps and Laplace psi = dim psi'(eps) / eps, the mean of the
+true one. The error is of order eps^2, and pairs that meet between two snapshots, whose forces
+nobody saw, weigh no more than others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numba
@@ -42,13 +43,17 @@ from fem_apps.inverse.interaction_kernels_functional import Quadratic, time_weig
 from fem_apps.inverse.interaction_kernels_particles import Paths, steps
 from fem_apps.mpi import total
 
+# x (n, dim) -> V (n,), grad V (n, dim), Laplace V (n,)
+Drift = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+
 # Points of the table of psi, psi', Laplace psi that pairs are looked up in.
 TABLE = 4096
 # Radius of the ball of mollified atoms: so many spreads of the particles over N^(1/2). It holds
 # N pairs at least in the plane, and the error eps^2 falls as 1/N.
 BALL = 2.0
-# An atom whose force falls by less than this from eps to eps / 100 is singular at 0.
-SINGULAR = 0.2
+# An atom whose force from eps to eps / 100 falls to no less than this is singular at 0; that of a
+# bounded Laplacian falls to 0.01.
+SINGULAR = 0.03
 # Part of the greatest eigenvalue of A below which the data say nothing of a direction.
 SILENT = 1e-12
 
@@ -87,18 +92,6 @@ class Sums:
         return (self.w**2).sum() / self.T**2 * D.T @ D / (6 * len(D))
 
 
-def assemble_paths(
-    comm: MPI.Comm,
-    atoms: Sequence[Atom],
-    data: Paths,
-    *,
-    sigma: float = 0.0,
-    drifts: Sequence[Atom] = (),
-) -> Quadratic:
-    """A and b from positions; arguments as in `pair_sums`. Collective."""
-    return pair_sums(comm, atoms, data, sigma=sigma, drifts=drifts).form
-
-
 def likelihood(sums: Sums, sigma: float) -> Quadratic:
     """F = A S^(-1) A, g = A S^(-1) b: c.F c - 2 g.c = const - 2 log of the likelihood of b.
 
@@ -127,7 +120,7 @@ def pair_sums(
     data: Paths,
     *,
     sigma: float = 0.0,
-    drifts: Sequence[Atom] = (),
+    drifts: Sequence[Drift] = (),
 ) -> Sums:
     """Summands of A and b; the rows of pairs are shared by the ranks. Collective.
 
@@ -136,7 +129,7 @@ def pair_sums(
         atoms: interaction potentials.
         data: positions, the same on all ranks.
         sigma: known diffusion.
-        drifts: further columns, external potentials V_k = coordinate monomials (`monomials`).
+        drifts: further columns, external potentials V_k.
     """
     dim = data.x[0].shape[1]
     table, step = _table(atoms, data, dim, sigma > 0 and not data.open)
@@ -150,7 +143,7 @@ def pair_sums(
         energies[n, :K] = e / (2 * N**2)
         laplace, rows = [l / N**2], [F / N]
         for k, V in enumerate(drifts):
-            value, gradient, laplacian = V(x[first:last])  # type: ignore[operator]
+            value, gradient, laplacian = V(x[first:last])
             rows.append(gradient[:, :, None])
             energies[n, K + k] = value.sum() / N
             laplace.append(np.array([laplacian.sum() / N]))

@@ -11,12 +11,11 @@ from mpi4py import MPI
 from fem_apps.fem.expressions import parse
 from fem_apps.inverse.interaction_kernels_atoms import Atom, potential
 from fem_apps.inverse.interaction_kernels_distance import w2_sets
+from fem_apps.inverse.interaction_kernels_pairs import Drift
 from fem_apps.inverse.interaction_kernels_particles import Paths, steps
 from fem_apps.inverse.interaction_kernels_simulate import Data
 from fem_apps.inverse.interaction_kernels_synthetic import particle_paths
 from fem_apps.mpi import on_rank_zero
-
-Drift = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 # Particles of the plane in a transport problem, and times at which it is solved.
 SUBSET, TIMES = 600, 9

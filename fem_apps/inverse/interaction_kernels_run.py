@@ -9,7 +9,7 @@ import numpy as np
 from dolfinx import fem
 
 from fem_apps import meshing
-from fem_apps.errors import CaseError, Interrupted, SolveError
+from fem_apps.errors import CaseError, SolveError
 from fem_apps.fem import node_graph
 from fem_apps.fem.expressions import parse
 from fem_apps.fem.node_graph import NodeGraph
@@ -17,7 +17,11 @@ from fem_apps.inverse import interaction_kernels_functional as functional
 from fem_apps.inverse.interaction_kernels import Case
 from fem_apps.inverse.interaction_kernels_atoms import Atom, atoms_of
 from fem_apps.inverse.interaction_kernels_data import Snapshots, observe
-from fem_apps.inverse.interaction_kernels_estimate import from_densities, from_paths
+from fem_apps.inverse.interaction_kernels_estimate import (
+    from_densities,
+    from_paths,
+    stop_if_asked,
+)
 from fem_apps.inverse.interaction_kernels_functional import Known, Setting
 from fem_apps.inverse.interaction_kernels_kept import Kept
 from fem_apps.inverse.interaction_kernels_metrics import finish
@@ -63,8 +67,7 @@ def run_case(case: Case, run: Run) -> dict[str, object]:
 
     def told(done: float, text: str) -> None:
         run.progress.update(0.1 * done, text)
-        if run.asked_to_stop():
-            raise Interrupted("interrupted; --restart goes on, to the same answer")
+        stop_if_asked(run)
 
     with run.phase("data"):
         loaded = load(
@@ -207,8 +210,7 @@ def _verify(
             run.note(f"{d.name}: not verified: {e}")
         else:
             out.append(one)
-        if run.asked_to_stop():
-            raise Interrupted("interrupted; --restart goes on, to the same answer")
+        stop_if_asked(run)
     if case.verify.initial is not None:
         run.progress.update(0.95, "verification, new datum")
         t = np.linspace(0, span * case.verify.horizon, case.verify.times)

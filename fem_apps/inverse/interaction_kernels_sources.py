@@ -99,7 +99,7 @@ def load(
     progress: Callable[[float, str], None] = lambda f, s: None,
     keep: Keep = no_keep,
 ) -> Data:
-    """Data of a case; simulated densities are kept. Collective.
+    """Data of a case; simulated ones are kept. Collective.
 
     Raises:
         CaseError: files that cannot be read or say nothing, an unknown atom, a solver that does

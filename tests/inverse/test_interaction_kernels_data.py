@@ -1,6 +1,7 @@
 """Data sources end to end: run folders of the forward problem, pictures, particles; restart."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -109,7 +110,11 @@ def test_particles_with_unknown_diffusion(dim, tmp_path, monkeypatch):
     (tmp_path / "p.csv").write_text(",".join(["t", "who", *names]) + "\n" + text + "\n")
     data = {"type": "trajectories", "files": ["p.csv"], "columns": ["t", *names], "label": "who"}
     case = inference(data, LINE if dim == 1 else SQUARE, unknown={"diffusion": [1]}, diffusion=[])
+    case["output"] = {**QUIET, "pictures": True}
     m = execute(monkeypatch, tmp_path, case)
+    linked = re.findall(r"\]\((.*)\)", (tmp_path / "run" / "report.md").read_text())
+    assert linked == ["kernel.png", "flow.png", "distance.png"]
+    assert all((tmp_path / "run" / name).is_file() for name in linked)
     assert m["support"] == ["power(2)"]
     assert m["coefficients"]["power(2)"] == pytest.approx(1.0, abs=0.1)
     assert m["sigma"] == pytest.approx(0.1, rel=0.08)

@@ -8,7 +8,7 @@ from fem_apps.fem import node_graph
 from fem_apps.inverse import interaction_kernels_functional as functional
 from fem_apps.inverse.interaction_kernels_atoms import Exponentials, Gaussians, Powers, atoms_of
 from fem_apps.inverse.interaction_kernels_data import Observation, noise_level, observe, snapshots
-from fem_apps.inverse.interaction_kernels_pairs import assemble_paths
+from fem_apps.inverse.interaction_kernels_pairs import pair_sums
 from fem_apps.inverse.interaction_kernels_particles import paths
 from fem_apps.meshing import MeshCase, build
 from fem_apps.problems.free_energy import Diffusion
@@ -58,7 +58,7 @@ def test_particles():
     x = np.cumsum(rng.standard_normal((5, 31, 2)), axis=0)
     atoms = atoms_of([Powers(type="power", exponents=(2, 3))], 2)
     data = paths(np.linspace(0, 1, 5), list(x))
-    one = assemble_paths(MPI.COMM_SELF, atoms, data, sigma=0.1)
-    many = assemble_paths(MPI.COMM_WORLD, atoms, data, sigma=0.1)
+    one = pair_sums(MPI.COMM_SELF, atoms, data, sigma=0.1).form
+    many = pair_sums(MPI.COMM_WORLD, atoms, data, sigma=0.1).form
     assert np.allclose(many.A, one.A, rtol=1e-12)
     assert np.allclose(many.b, one.b, rtol=1e-12)
